@@ -1,0 +1,105 @@
+# Everything that people, hooks and CI call. PYTHON chooses the interpreter; each version
+# has its own virtual environment and build folder, so that switching rebuilds nothing.
+
+PYTHON ?= python3
+ARGS ?=
+
+# The tag names the version and the kind of build (cp311, cp313t), the release tells
+# whether the environment was made by this very interpreter.
+PYTHON_ID := $(shell $(PYTHON) -c 'import sys; print("cp%d%d" % sys.version_info[:2] + sys.abiflags, "%d.%d.%d" % sys.version_info[:3]) if sys.version_info >= (3, 11) else None' 2>/dev/null)
+TAG := $(word 1,$(PYTHON_ID))
+RELEASE := $(word 2,$(PYTHON_ID))
+
+VENV := .venv/$(TAG)
+BIN := $(VENV)/bin
+LOCKED := $(if $(CI),--locked)
+
+# Prints the requirements of a dependency group of pyproject.toml.
+GROUP = $(BIN)/python -c 'import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"][sys.argv[1]], sep="\n")'
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+MATURIN = VIRTUAL_ENV="$(abspath $(VENV))" CARGO_TARGET_DIR="$(abspath target/$(TAG))" $(BIN)/maturin
+PYTHON_FILES := $(wildcard python tests benches examples)
+
+export PYO3_PYTHON = $(abspath $(BIN)/python)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help install build run test test-rust test-py conformance bench stress lint fix miri loom clean
+
+help: ## List the targets
+	@echo "make TARGET [PYTHON=python3.13] [ARGS='...']"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# The virtual environment, made anew when PYTHON is another release of the same version.
+$(VENV)/.made-by-$(RELEASE):
+	@test -n "$(TAG)" || { echo "aioxide needs Python 3.11 or later; '$(PYTHON)' is not. Set PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.test-tools: $(VENV)/.made-by-$(RELEASE) pyproject.toml Makefile
+	$(GROUP) test | $(PIP) -r /dev/stdin
+	@touch $@
+
+$(VENV)/.lint-tools: $(VENV)/.made-by-$(RELEASE) pyproject.toml Makefile
+	$(GROUP) lint | $(PIP) -r /dev/stdin
+	@touch $@
+
+# Not every rival has a wheel for every Python: what does not install is left out.
+$(VENV)/.bench-tools: $(VENV)/.made-by-$(RELEASE) pyproject.toml Makefile
+	@for rival in `$(GROUP) bench`; do \
+	  $(PIP) --only-binary :all: $$rival 2>/dev/null || echo "not for this Python: $$rival"; \
+	done
+	@touch $@
+
+install: $(VENV)/.test-tools ## Make the virtual environment with the build and test tools
+
+build: install ## Build the extension in release mode into the virtual environment
+	$(MATURIN) develop --quiet --release $(LOCKED)
+
+run: build ## Run the examples of the asyncio guide on aioxide
+	$(BIN)/python -m aioxide examples/guide.py
+
+test: test-rust test-py conformance ## Run the Rust tests, the Python tests and the conformance files
+
+test-rust: $(VENV)/.made-by-$(RELEASE) ## Run the tests of the crates that know no Python
+	cargo test --workspace --exclude aioxide-python $(LOCKED) $(ARGS)
+
+test-py: build ## Run the Python tests
+	$(BIN)/python -m pytest $(ARGS)
+
+conformance: build ## Run CPython's own test_asyncio with every asyncio name native
+	$(BIN)/python tests/conformance/run.py $(ARGS)
+
+bench: build $(VENV)/.bench-tools ## Compare with the stdlib, uvloop and other loops
+	$(BIN)/python benches/run.py $(ARGS)
+
+stress: build ## Run the tests that take minutes
+	$(BIN)/python -m pytest -m stress $(ARGS)
+
+lint: build $(VENV)/.lint-tools ## Check formats, lints and types
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets $(LOCKED) -- -D warnings
+	$(BIN)/ruff check $(PYTHON_FILES)
+	$(BIN)/ruff format --check $(PYTHON_FILES)
+	$(BIN)/mypy
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny --log-level error check bans licenses sources; \
+	else echo "cargo-deny is not installed: the dependency tree was not checked"; fi
+
+fix: $(VENV)/.lint-tools ## Apply formats and the fixes that lints offer
+	cargo fmt --all
+	$(BIN)/ruff check --fix $(PYTHON_FILES)
+	$(BIN)/ruff format $(PYTHON_FILES)
+
+miri: ## Run the engine's unit tests under Miri (needs a nightly toolchain)
+	@cargo +nightly miri --version >/dev/null 2>&1 || { echo "Miri is not here: rustup toolchain install nightly --component miri,rust-src" >&2; exit 1; }
+	MIRIFLAGS="-Zmiri-disable-isolation $(MIRIFLAGS)" CARGO_TARGET_DIR=target/miri cargo +nightly miri test -p aioxide-engine --lib $(ARGS)
+
+loom: ## Try every interleaving of the engine's threads
+	RUSTFLAGS="--cfg loom $(RUSTFLAGS)" CARGO_TARGET_DIR=target/loom cargo test -p aioxide-engine --test loom --release $(ARGS)
+
+clean: ## Remove everything that was built or installed
+	rm -rf .venv target .pytest_cache .mypy_cache .ruff_cache
+	rm -f python/aioxide/_aioxide.*.so
+	find python tests benches examples -name __pycache__ -type d -prune -exec rm -rf {} +

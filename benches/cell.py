@@ -1,0 +1,70 @@
+"""One cell of the table: one row on one provider, in a process of its own.
+
+`python cell.py probe PROVIDER` prints the provider's version; `python cell.py run PROVIDER ROW SECONDS`
+calibrates and measures; `python cell.py fixed PROVIDER ROW N` does N operations, for a profiler.
+"""
+
+import asyncio
+import gc
+import json
+import sys
+import time
+
+import providers
+from rows import Row, load
+
+
+def measure(row: Row, n: int, loop_factory) -> tuple[float, float]:
+    """Runs `n` operations; returns the CPU seconds of all threads and the row's own figure."""
+    figure = None
+
+    async def timed() -> float:
+        nonlocal figure
+        start = time.process_time()
+        figure = await row.bench(n)
+        return time.process_time() - start
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        providers.check(sys.argv[2], runner.get_loop())
+        gc.collect()
+        seconds = runner.run(timed())
+    return seconds, figure
+
+
+def calibrate(row: Row, target: float, loop_factory) -> int:
+    """The number of operations that takes about `target` seconds of CPU; warms the process up as well."""
+    n = row.quantum
+    while True:
+        seconds, _ = measure(row, n, loop_factory)
+        if seconds >= target / 8:
+            quanta = max(1, round(n * target / seconds / row.quantum))
+            return quanta * row.quantum
+        n *= 2 if seconds > target / 100 else 8
+
+
+def main() -> None:
+    """Prints one JSON object."""
+    command, provider = sys.argv[1:3]
+    loop_factory = providers.activate(provider)
+    if command == "probe":
+        loop = loop_factory()
+        providers.check(provider, loop)
+        loop.close()
+        print(json.dumps({"version": providers.version(provider)}))
+        return
+    row = next(row for row in load() if row.name == sys.argv[3])
+    if command == "fixed":
+        measure(row, int(sys.argv[4]), loop_factory)
+        return
+    if row.unit == "B":
+        n = row.quantum
+        _, value = measure(row, n, loop_factory)
+    else:
+        n = calibrate(row, float(sys.argv[4]), loop_factory)
+        seconds, _ = measure(row, n, loop_factory)
+        value = seconds / n * 1e9
+    print(json.dumps({"value": value, "n": n}))
+
+
+if __name__ == "__main__":
+    main()

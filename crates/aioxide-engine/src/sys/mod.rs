@@ -1,0 +1,16 @@
+//! The engine's only unsafe: syscalls on descriptor numbers that the engine does not own, and
+//! those that rustix has no safe form of. What is safe in rustix is called where it is used.
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod epoll;
+#[cfg(any(target_os = "linux", target_os = "android", test))]
+mod fd;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) use epoll::epoll_wait;
+#[cfg(any(target_os = "linux", target_os = "android", test))]
+pub(crate) use fd::borrow_fd;
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+mod kqueue;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) use kqueue::{kevent_change, kevent_wait};

@@ -1,0 +1,61 @@
+//! Tests of the waker.
+
+use rustix::io::{FdFlags, fcntl_getfd};
+
+use super::*;
+
+/// Takes one byte, if there is one.
+fn byte(reader: &WakerReader) -> Option<u8> {
+    let mut byte = [0];
+    (&reader.stream)
+        .read_exact(&mut byte)
+        .ok()
+        .map(|()| byte[0])
+}
+
+#[test]
+fn wake_sends_a_byte_that_drain_discards() {
+    let (reader, writer) = waker().unwrap();
+    writer.wake();
+    writer.wake();
+    assert_eq!(byte(&reader), Some(0));
+    reader.drain();
+    assert_eq!(byte(&reader), None);
+}
+
+#[test]
+fn full_socket_neither_blocks_nor_fails() {
+    let (reader, writer) = waker().unwrap();
+    for _ in 0..5_000 {
+        writer.wake();
+    }
+    reader.drain();
+    assert_eq!(byte(&reader), None);
+    writer.wake();
+    assert_eq!(byte(&reader), Some(0));
+}
+
+#[test]
+fn forked_child_writes_nothing() {
+    let (reader, mut writer) = waker().unwrap();
+    writer.pretend_fork();
+    writer.wake();
+    assert_eq!(byte(&reader), None);
+    writer.close();
+    assert!(writer.stream.lock().unwrap().is_none());
+}
+
+#[test]
+fn closed_writer_ignores_wake() {
+    let (_reader, writer) = waker().unwrap();
+    writer.close();
+    writer.wake();
+}
+
+#[test]
+fn both_ends_are_closed_on_exec() {
+    let (reader, writer) = waker().unwrap();
+    assert_eq!(fcntl_getfd(&reader.stream), Ok(FdFlags::CLOEXEC));
+    let stream = writer.stream.lock().unwrap();
+    assert_eq!(fcntl_getfd(stream.as_ref().unwrap()), Ok(FdFlags::CLOEXEC));
+}

@@ -1,0 +1,412 @@
+//! Making, running, stopping and closing a loop; one turn.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use aioxide_engine::{Plan, Scheduler, monotonic_ns};
+
+use crate::events::{EventLoop, Handle, run_handle, run_timer};
+use crate::ffi::{
+    Args, Builtin, ClassBuilder, Native, Obj, PyRes, Raised, Ref, check_signals, ident, preserving_exception,
+    warn_resource, without_gil,
+};
+use crate::tasks::ensure_future;
+use crate::{names, stdlib};
+
+/// `__init__`.
+pub(super) fn init_loop(this: &Ref<EventLoop>) -> PyRes<()> {
+    if this.initialized.get() {
+        return Err(Raised::runtime_error("the event loop is already initialized"));
+    }
+    let scheduler = Scheduler::new().map_err(|error| os_error(&error))?;
+    *this.scheduler.borrow_mut() = Some(Rc::new(scheduler));
+    this.initialized.set(true);
+    this.debug.set(stdlib::is_debug_mode()?.call([])?.truth()?);
+    this.asyncgens.set(stdlib::weak_set()?.call([])?);
+    this.slow_callback_duration.set(Obj::float(0.1)?);
+    crate::tasks::link_registry()?;
+    this.find_direct();
+    Ok(())
+}
+
+/// An `OSError` with the number of a system error.
+pub(super) fn os_error(error: &std::io::Error) -> Raised {
+    let code = i64::from(error.raw_os_error().unwrap_or(0));
+    let made = || -> PyRes {
+        let text = Obj::import("os")?.getattr_str("strerror")?.call([&Obj::int(code)?])?;
+        Builtin::Os.class().call([&Obj::int(code)?, &text])
+    };
+    match made() {
+        Ok(exception) => Raised::raise(&exception),
+        Err(raised) => raised,
+    }
+}
+
+/// `__repr__`.
+pub(super) fn repr(this: &Ref<EventLoop>) -> PyRes<String> {
+    let word = |value: bool| if value { "True" } else { "False" };
+    Ok(format!(
+        "<{} running={} closed={} debug={}>",
+        this.obj().class_name(),
+        word(this.thread_id.get() != 0),
+        word(this.closed.get()),
+        word(this.debug.get())
+    ))
+}
+
+/// Adds this file's methods.
+pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoop> {
+    builder
+        .method("run_forever(self)", "Runs until `stop()` is called.", |this, _| run_forever(this))
+        .method(
+            "run_until_complete(self, future)",
+            "Runs until the future is done; returns its result or raises its exception.",
+            |this, args| run_until_complete(this, args.req(0)),
+        )
+        .method("stop(self)", "Ends `run_forever` after the current turn.", |this, _| {
+            this.stopping.set(true);
+            Ok(())
+        })
+        .method("is_running(self)", "Is the loop running?", |this, _| Ok(this.thread_id.get() != 0))
+        .method("is_closed(self)", "Was the loop closed?", |this, _| Ok(this.closed.get()))
+        .method("close(self)", "Closes the loop: drops what is queued, does not wait for the executor.", |this, _| {
+            close(this)
+        })
+        .method("time(self)", "The loop's clock, in seconds: `time.monotonic()`.", |_, _| Ok(now()))
+        .method("get_debug(self)", "Is debug mode on?", |this, _| Ok(this.debug.get()))
+        .method("set_debug(self, enabled)", "Turns debug mode on or off.", set_debug)
+        .method("_check_closed(self)", "Raises if the loop is closed.", |this, _| this.check_closed())
+        .method("_check_running(self)", "Raises if this or another loop is running.", |this, _| check_running(this))
+        .method(
+            "_set_coroutine_origin_tracking(self, enabled)",
+            "Turns the tracking of where coroutines were made on or off.",
+            |this, args| track_origins(this, args.req(0).truth()?),
+        )
+}
+
+/// The clock in seconds, as `time.monotonic()` gives it.
+#[expect(clippy::cast_precision_loss, reason = "a clock in nanoseconds fits a double for months of uptime")]
+pub(super) fn now() -> f64 {
+    monotonic_ns() as f64 / 1e9
+}
+
+/// A deadline in seconds as nanoseconds, rounded up so that it never fires early.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates, which is meant")]
+pub(super) fn nanoseconds(seconds: f64) -> u64 {
+    (seconds * 1e9).ceil() as u64
+}
+
+/// Refuses to run while a loop runs here.
+fn check_running(this: &Ref<EventLoop>) -> PyRes<()> {
+    if this.thread_id.get() != 0 {
+        return Err(Raised::runtime_error("This event loop is already running"));
+    }
+    if crate::events::running_loop()?.is_some() {
+        return Err(Raised::runtime_error("Cannot run the event loop while another loop is running"));
+    }
+    Ok(())
+}
+
+/// What `run_forever` changed and has to put back.
+struct Setup {
+    /// The hooks for async generators.
+    agen_hooks: Obj,
+    /// The descriptor that signals were written to, if ours is in its place.
+    wakeup_fd: Option<Obj>,
+}
+
+/// Prepares the thread for the loop.
+fn set_up(this: &Ref<EventLoop>) -> PyRes<Setup> {
+    this.check_closed()?;
+    check_running(this)?;
+    track_origins(this, this.debug.get())?;
+    let agen_hooks = stdlib::get_asyncgen_hooks()?.call([])?;
+    this.thread_id.set(ident());
+    let hooked = || -> PyRes<Option<Obj>> {
+        let first = this.obj().getattr(names::asyncgen_firstiter_hook())?;
+        let last = this.obj().getattr(names::asyncgen_finalizer_hook())?;
+        stdlib::set_asyncgen_hooks()?
+            .call_kw(&[], &[(names::firstiter(), &first), (names::finalizer(), &last)])?;
+        stdlib::set_running_loop()?.call([this.obj()])?;
+        wake_on_signals(this)
+    };
+    match hooked() {
+        Ok(wakeup_fd) => Ok(Setup { agen_hooks, wakeup_fd }),
+        Err(raised) => {
+            preserving_exception(|| {
+                if let Err(raised) = tear_down(this, &Setup { agen_hooks, wakeup_fd: None }) {
+                    raised.discard();
+                }
+            });
+            Err(raised)
+        }
+    }
+}
+
+/// In the main thread, has the loop woken by every signal; gives the descriptor that was there before.
+fn wake_on_signals(this: &Ref<EventLoop>) -> PyRes<Option<Obj>> {
+    let main = stdlib::main_thread()?.call([])?.getattr(names::ident())?;
+    if main.is_none() || main.as_i64()?.cast_unsigned() != ident() {
+        return Ok(None);
+    }
+    let fd = Obj::int(i64::from(this.scheduler()?.wakeup_fd()))?;
+    let no = Obj::bool(false);
+    match stdlib::set_wakeup_fd()?.call_kw(&[&fd], &[(names::warn_on_full_buffer(), &no)]) {
+        Ok(previous) => Ok(Some(previous)),
+        // Not the main interpreter: no signals arrive here.
+        Err(raised) if raised.is(Builtin::Value) => {
+            raised.discard();
+            Ok(None)
+        }
+        Err(raised) => Err(raised),
+    }
+}
+
+/// Puts the thread back as it was. Goes on when a part fails, and raises the first failure.
+fn tear_down(this: &Ref<EventLoop>, setup: &Setup) -> PyRes<()> {
+    this.stopping.set(false);
+    this.thread_id.set(0);
+    let steps: [&dyn Fn() -> PyRes<()>; 4] = [
+        &|| stdlib::set_running_loop()?.call([&Obj::none()]).map(drop),
+        &|| track_origins(this, false),
+        &|| {
+            let args = setup.agen_hooks.items()?;
+            stdlib::set_asyncgen_hooks()?.call_args(&args).map(drop)
+        },
+        &|| match &setup.wakeup_fd {
+            Some(previous) => restore_wakeup_fd(this, previous),
+            None => Ok(()),
+        },
+    ];
+    let mut first = Ok(());
+    for step in steps {
+        let outcome = step();
+        match (&first, outcome) {
+            (Ok(()), outcome) => first = outcome,
+            (Err(_), Err(raised)) => raised.discard(),
+            (Err(_), Ok(())) => {}
+        }
+    }
+    first
+}
+
+/// Gives signals back to the descriptor from before, unless somebody else has put in another one meanwhile.
+fn restore_wakeup_fd(this: &Ref<EventLoop>, previous: &Obj) -> PyRes<()> {
+    let found = stdlib::set_wakeup_fd()?.call([previous])?;
+    let ours = this.scheduler().map_or(-1, |scheduler| i64::from(scheduler.wakeup_fd()));
+    if found.as_i64()? != ours && found.as_i64()? != -1 {
+        stdlib::set_wakeup_fd()?.call([&found])?;
+    }
+    Ok(())
+}
+
+/// `run_forever`.
+fn run_forever(this: &Ref<EventLoop>) -> PyRes<()> {
+    let setup = set_up(this)?;
+    let outcome = run_turns(this);
+    match outcome {
+        Ok(()) => tear_down(this, &setup),
+        Err(raised) => {
+            preserving_exception(|| {
+                if let Err(raised) = tear_down(this, &setup) {
+                    raised.write_unraisable(Some(this.obj()));
+                }
+            });
+            Err(raised)
+        }
+    }
+}
+
+/// Turns until the loop is stopped or an exception leaves it.
+fn run_turns(this: &Ref<EventLoop>) -> PyRes<()> {
+    loop {
+        turn(this)?;
+        if this.stopping.get() {
+            return Ok(());
+        }
+    }
+}
+
+/// One turn: look at descriptors and timers, then run the jobs that are ready by then.
+fn turn(this: &Ref<EventLoop>) -> PyRes<()> {
+    let scheduler = this.scheduler()?;
+    let failed = Cell::new(None);
+    let clock = || {
+        if this.has_native_clock() {
+            return monotonic_ns();
+        }
+        match this.obj().method(names::time(), []).and_then(|time| time.as_f64()) {
+            Ok(time) => nanoseconds_down(time),
+            Err(raised) => {
+                failed.set(Some(raised.take()));
+                0
+            }
+        }
+    };
+    match scheduler.plan(clock, this.stopping.get()) {
+        Plan::Run { check_signals: false } => {}
+        Plan::Run { check_signals: true } => check_signals()?,
+        Plan::Wait(mut wait) => {
+            let waited = if wait.may_block() { without_gil(|| wait.block()) } else { wait.block() };
+            scheduler.finish(wait, clock);
+            waited.map_err(|error| os_error(&error))?;
+            check_signals()?;
+        }
+    }
+    if let Some(exception) = failed.take() {
+        return Err(Raised::restore(exception));
+    }
+    for _ in 0..scheduler.ready_len() {
+        let Some(job) = scheduler.pop() else { break };
+        if this.debug.get() {
+            run_timed(this, job.body, job.object)?;
+        } else {
+            (job.body)(this, job.object)?;
+        }
+    }
+    Ok(())
+}
+
+/// A time in seconds as nanoseconds, rounded down, as a clock is.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates, which is meant")]
+fn nanoseconds_down(seconds: f64) -> u64 {
+    (seconds * 1e9).round() as u64
+}
+
+/// Runs a job in debug mode: handles that take long are logged.
+#[cold]
+fn run_timed(this: &Ref<EventLoop>, body: crate::events::JobBody, object: Obj) -> PyRes<()> {
+    let is_handle = std::ptr::fn_addr_eq(body, run_handle as crate::events::JobBody)
+        || std::ptr::fn_addr_eq(body, run_timer as crate::events::JobBody);
+    if !is_handle || Handle::class().cast(&object).is_some_and(|handle| handle.is_cancelled()) {
+        return body(this, object);
+    }
+    this.current_handle.set(object.clone());
+    let started = now();
+    let outcome = body(this, object.clone());
+    let took = now() - started;
+    this.current_handle.clear();
+    outcome?;
+    let limit = this.slow_callback_duration.get_or_none();
+    if !Obj::float(took)?.less_than(&limit)? {
+        let shown = stdlib::format_handle()?.call([&object])?;
+        let text = Obj::str("Executing %s took %.3f seconds")?;
+        stdlib::logger()?.method(names::warning(), [&text, &shown, &Obj::float(took)?])?;
+    }
+    Ok(())
+}
+
+/// `run_until_complete`.
+fn run_until_complete(this: &Ref<EventLoop>, future: &Obj) -> PyRes {
+    this.check_closed()?;
+    check_running(this)?;
+    let new_task = !crate::futures::is_future(future)?;
+    let future = ensure_future(future, Some(this.obj()))?;
+    if new_task {
+        // If it stays pending, the caller hears so from the exception below.
+        future.setattr(names::log_destroy_pending(), &Obj::bool(false))?;
+    }
+    let callback = stdlib::run_until_complete_cb()?;
+    future.method(names::add_done_callback(), [callback])?;
+    // Python-visible, for subclasses that override it.
+    let outcome = this.obj().method(names::run_forever(), []);
+    let failed = outcome.is_err();
+    let cleaned = || -> PyRes<()> {
+        if failed
+            && new_task
+            && future.method(names::done(), [])?.truth()?
+            && !future.method(names::cancelled(), [])?.truth()?
+        {
+            // The coroutine raised something that left the loop: nobody else will retrieve it.
+            future.method(names::exception(), [])?;
+        }
+        future.method(names::remove_done_callback(), [callback]).map(drop)
+    };
+    match outcome {
+        Ok(_) => cleaned()?,
+        Err(raised) => {
+            preserving_exception(|| {
+                if let Err(raised) = cleaned() {
+                    raised.write_unraisable(Some(this.obj()));
+                }
+            });
+            return Err(raised);
+        }
+    }
+    if !future.method(names::done(), [])?.truth()? {
+        return Err(Raised::runtime_error("Event loop stopped before Future completed."));
+    }
+    future.method(names::result(), [])
+}
+
+/// `close`.
+fn close(this: &Ref<EventLoop>) -> PyRes<()> {
+    if this.thread_id.get() != 0 {
+        return Err(Raised::runtime_error("Cannot close a running event loop"));
+    }
+    if this.closed.get() {
+        return Ok(());
+    }
+    if this.debug.get() {
+        stdlib::logger()?.method(names::debug(), [&Obj::str("Close %r")?, this.obj()])?;
+    }
+    this.closed.set(true);
+    this.find_direct();
+    let scheduler = this.scheduler.borrow_mut().take();
+    if let Some(scheduler) = scheduler {
+        drop(scheduler.clear());
+    }
+    let watched = std::mem::take(&mut *this.descriptors.borrow_mut());
+    drop(watched);
+    this.executor_shutdown_called.set(true);
+    if let Some(executor) = this.default_executor.take() {
+        executor.method_kw(names::shutdown(), &[], &[(names::wait(), &Obj::bool(false))])?;
+    }
+    Ok(())
+}
+
+/// What happens to a loop that nobody closed.
+pub fn finalize(this: &Ref<EventLoop>) -> PyRes<()> {
+    let warned = warn_resource(this.obj(), &format!("unclosed event loop {}", this.obj().repr()?), 1);
+    if this.thread_id.get() == 0 {
+        match warned {
+            Ok(()) => this.obj().method(names::close(), [])?,
+            Err(raised) => {
+                preserving_exception(|| {
+                    if let Err(raised) = this.obj().method(names::close(), []) {
+                        raised.write_unraisable(None);
+                    }
+                });
+                return Err(raised);
+            }
+        };
+        return Ok(());
+    }
+    warned
+}
+
+/// `set_debug`.
+fn set_debug(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes<()> {
+    this.debug.set(args.req(0).truth()?);
+    this.find_direct();
+    if this.thread_id.get() != 0 {
+        let track = this.obj().getattr_str("_set_coroutine_origin_tracking")?;
+        this.obj().method(names::call_soon_threadsafe(), [&track, args.req(0)])?;
+    }
+    Ok(())
+}
+
+/// Turns origin tracking on or off and remembers the depth from before.
+fn track_origins(this: &Ref<EventLoop>, enabled: bool) -> PyRes<()> {
+    if enabled == this.saved_origin_depth.get().is_some() {
+        return Ok(());
+    }
+    if enabled {
+        let depth = stdlib::get_origin_depth()?.call([])?.as_i64()?;
+        this.saved_origin_depth.set(Some(depth));
+        stdlib::set_origin_depth()?.call([stdlib::debug_stack_depth()?])?;
+    } else if let Some(depth) = this.saved_origin_depth.take() {
+        stdlib::set_origin_depth()?.call([&Obj::int(depth)?])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! The event loop's methods. Answers `asyncio/base_events.py` and the watching of descriptors in `selector_events.py`.
+//!
+//! The class that users see, `aioxide.Loop`, derives from the native class below and from `AbstractEventLoop`, which
+//! also gives it `__dict__` and weak references. Methods that only format, log or wait for other code are CPython's
+//! own functions, run with our loop as `self`.
+
+mod descriptors;
+mod errors;
+mod lifecycle;
+mod scheduling;
+
+use crate::events::{EventLoop, LoopRef, context_argument};
+use crate::ffi::{Class, ClassBuilder, Kind, Native, Obj, PyRes, Raised, Ref, add_to_module, function};
+use crate::futures::Future;
+use crate::stdlib;
+
+pub use lifecycle::finalize;
+
+/// CPython's own methods that the class takes over as they are.
+const BORROWED: [&str; 7] = [
+    "default_exception_handler",
+    "shutdown_asyncgens",
+    "shutdown_default_executor",
+    "_do_shutdown",
+    "_asyncgen_firstiter_hook",
+    "_asyncgen_finalizer_hook",
+    "_check_default_executor",
+];
+
+/// A property that shows and sets a boolean cell.
+macro_rules! flag {
+    ($builder:expr, $name:literal, $field:ident) => {
+        $builder.property($name, |this| Ok(this.$field.get()), |this, value| {
+            this.$field.set(value.map_or(Ok(false), Obj::truth)?);
+            Ok(())
+        })
+    };
+}
+
+/// A property that shows and sets a slot, with `None` for empty.
+macro_rules! slot {
+    ($builder:expr, $name:literal, $field:ident) => {
+        $builder.property($name, |this| Ok(this.$field.get()), |this, value| {
+            drop(this.$field.replace(value.filter(|value| !value.is_none()).cloned()));
+            Ok(())
+        })
+    };
+}
+
+/// Makes the classes and `new_event_loop`.
+pub fn init(module: &Obj) -> PyRes<()> {
+    let builder = ClassBuilder::<EventLoop>::new("aioxide", "BaseLoop", "The native part of `aioxide.Loop`.")
+        .init("(self)", |this, _| lifecycle::init_loop(this))
+        .repr(lifecycle::repr)
+        .hash(|this| {
+            this.before_lookup()?;
+            Ok((this.obj().address() >> 4).cast_signed())
+        })
+        .on_setattr(|this, name, value| {
+            if EventLoop::is_scheduling_name(&name.text()?) {
+                this.note_assignment(value.is_some());
+            }
+            Ok(())
+        });
+    let builder = lifecycle::methods(builder);
+    let builder = scheduling::methods(builder);
+    let builder = descriptors::methods(builder);
+    let builder = errors::methods(builder);
+    let builder = flag!(builder, "_closed", closed);
+    let builder = flag!(builder, "_stopping", stopping);
+    let builder = flag!(builder, "_executor_shutdown_called", executor_shutdown_called);
+    let builder = flag!(builder, "_asyncgens_shutdown_called", asyncgens_shutdown_called);
+    let builder = slot!(builder, "_default_executor", default_executor);
+    let builder = slot!(builder, "_exception_handler", exception_handler);
+    let builder = slot!(builder, "_task_factory", task_factory);
+    let builder = slot!(builder, "_current_handle", current_handle);
+    let builder = slot!(builder, "_asyncgens", asyncgens);
+    let builder = slot!(builder, "slow_callback_duration", slow_callback_duration);
+    let native = builder
+        .getter("_debug", |this| Ok(this.debug.get()))
+        .getter("_thread_id", |this| {
+            let ident = this.thread_id.get();
+            if ident == 0 { Ok(Obj::none()) } else { Obj::int(ident.cast_signed()) }
+        })
+        .build()?;
+    let class = make_class(&native)?;
+    add_to_module(module, "BaseLoop", &native)?;
+    add_to_module(module, "Loop", &class)?;
+    LOOP_CLASS.set(&class);
+    let (_, new_event_loop) = function(
+        Kind::Builtin,
+        "aioxide",
+        "new_event_loop()",
+        "A new event loop. Serves as `loop_factory` everywhere.",
+        |_| LOOP_CLASS.get()?.call([]),
+    )?;
+    add_to_module(module, "new_event_loop", &new_event_loop)
+}
+
+/// The class that `new_event_loop` makes instances of.
+static LOOP_CLASS: crate::ffi::GilSlot = crate::ffi::GilSlot::new();
+
+/// The class `aioxide.Loop`.
+fn make_class(native: &Obj) -> PyRes {
+    let namespace = Obj::dict()?;
+    let set = |name: &str, value: &Obj| namespace.set_item(&Obj::str(name)?, value);
+    set("__module__", &Obj::str("aioxide")?)?;
+    set(
+        "__doc__",
+        &Obj::str("An event loop in native code.\n\nAnswers `asyncio.EventLoop`; made by `aioxide.new_event_loop()`.")?,
+    )?;
+    let base = Obj::import("asyncio")?.getattr_str("BaseEventLoop")?;
+    for name in BORROWED {
+        set(name, &base.getattr_str(name)?)?;
+    }
+    let bases = Obj::tuple([native.clone(), stdlib::abstract_event_loop()?.clone()])?;
+    Obj::import("builtins")?.getattr_str("type")?.call([&Obj::str("Loop")?, &bases, &namespace])
+}
+
+/// Does the loop run in the current thread or not at all? Debug mode refuses calls from other threads.
+fn check_thread(this: &Ref<EventLoop>) -> PyRes<()> {
+    let ident = this.thread_id.get();
+    if ident != 0 && ident != crate::ffi::ident() {
+        return Err(Raised::runtime_error(
+            "Non-thread-safe operation invoked on an event loop other than the current one",
+        ));
+    }
+    Ok(())
+}
+
+/// Debug mode refuses coroutines and what cannot be called.
+fn check_callback(callback: &Obj, method: &str) -> PyRes<()> {
+    let is_function = stdlib::is_coroutine_function()?.call([callback])?.truth()?;
+    if is_function || stdlib::iscoroutine()?.call([callback])?.truth()? {
+        return Err(Raised::type_error(&format!("coroutines cannot be used with {method}()")));
+    }
+    if !callback.is_callable() {
+        return Err(Raised::type_error(&format!(
+            "a callable object was expected by {method}(), got {}",
+            callback.repr()?
+        )));
+    }
+    Ok(())
+}
+
+/// A future on this loop, whatever `create_future` a subclass has.
+fn new_future(this: &Ref<EventLoop>) -> PyRes<Ref<Future>> {
+    Ref::<Future>::pending(LoopRef::Native(this.clone()))
+}
+
+/// The class that holds native loops.
+pub fn native_class() -> &'static Class<EventLoop> {
+    EventLoop::class()
+}

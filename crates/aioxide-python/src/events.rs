@@ -1,0 +1,886 @@
+//! Handles and the event loop's data. Answers `asyncio/events.py`; the loop's methods are in `base_events`.
+//!
+//! The ready queue holds [`Job`]s: a function and the object that it works on. A handle is one kind of object; a task
+//! to step or to wake and a future whose callbacks are due are others, and need no handle.
+//!
+//! The direct path: native code pushes jobs itself while nobody could tell the difference, that is, while the loop is
+//! open, not in debug mode, and none of the scheduling methods is overridden by a subclass, by an attribute of the
+//! instance, or by an assignment to the class. Otherwise everything goes through the Python-visible methods.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::collections::VecDeque;
+
+use aioxide_engine::{Job as EngineJob, Scheduler, TimerId};
+
+use crate::ffi::{
+    Args, Builtin, Class, ClassBuilder, Compare, Extends, Native, Obj, PyRes, Raised, Ref, Slot, Visit, in_context,
+    task_state,
+};
+use crate::{names, stdlib};
+
+/// Native names of this module.
+pub const NAMES: &[&str] = &["Handle", "TimerHandle"];
+
+/// What runs a job. An error is an exception that must leave `run_forever`.
+pub type JobBody = fn(&Ref<EventLoop>, Obj) -> PyRes<()>;
+
+/// One entry of the ready queue.
+#[derive(Clone)]
+pub struct Job {
+    /// What to do.
+    pub body: JobBody,
+    /// What to do it to.
+    pub object: Obj,
+}
+
+impl EngineJob for Job {}
+
+/// An event loop.
+pub struct EventLoop {
+    /// Queues, timers, descriptors: from `__init__` to `close`, which gives the descriptors back.
+    pub scheduler: RefCell<Option<Rc<Scheduler<Job>>>>,
+    /// Has `__init__` run?
+    pub initialized: Cell<bool>,
+    /// May native code push jobs itself? See the head of the file.
+    direct: Cell<bool>,
+    /// The version of the class for which `direct` was found.
+    class_version: Cell<u32>,
+    /// Has a scheduling method been assigned on the instance?
+    overridden: Cell<bool>,
+    /// Was `close()` called?
+    pub closed: Cell<bool>,
+    /// Was `stop()` called?
+    pub stopping: Cell<bool>,
+    /// The thread that runs the loop, 0 when it is not running.
+    pub thread_id: Cell<u64>,
+    /// Is debug mode on?
+    pub debug: Cell<bool>,
+    /// The task being executed, for versions whose slot is a dict (up to 3.13).
+    current_task: Slot,
+    /// Was the current task written to CPython's dict?
+    published: Cell<bool>,
+    /// The handle being executed, for the slow callback report.
+    pub current_handle: Slot,
+    /// `set_exception_handler`.
+    pub exception_handler: Slot,
+    /// `set_task_factory`.
+    pub task_factory: Slot,
+    /// The executor of `run_in_executor(None, …)`.
+    pub default_executor: Slot,
+    /// Was `shutdown_default_executor` called?
+    pub executor_shutdown_called: Cell<bool>,
+    /// A `WeakSet` of the async generators that started on this loop.
+    pub asyncgens: Slot,
+    /// Was `shutdown_asyncgens` called?
+    pub asyncgens_shutdown_called: Cell<bool>,
+    /// `slow_callback_duration`, in seconds.
+    pub slow_callback_duration: Slot,
+    /// The depth of origin tracking before debug mode changed it.
+    pub saved_origin_depth: Cell<Option<i64>>,
+    /// Reader and writer handles by descriptor, so that a second registration can cancel the first.
+    pub descriptors: RefCell<std::collections::HashMap<i32, Watched>>,
+    /// Spare queue, kept for its memory.
+    pub spare: RefCell<VecDeque<Job>>,
+}
+
+/// The handles of one descriptor.
+#[derive(Default)]
+pub struct Watched {
+    /// The reader's handle.
+    pub reader: Option<Ref<Handle>>,
+    /// The writer's handle.
+    pub writer: Option<Ref<Handle>>,
+}
+
+/// Where the native base class of loops is kept.
+static LOOP: Class<EventLoop> = Class::new();
+
+impl Native for EventLoop {
+    const FINALIZES: bool = true;
+
+    fn class() -> &'static Class<Self> {
+        &LOOP
+    }
+
+    fn empty() -> Self {
+        Self {
+            scheduler: RefCell::new(None),
+            initialized: Cell::new(false),
+            direct: Cell::new(false),
+            class_version: Cell::new(0),
+            overridden: Cell::new(false),
+            closed: Cell::new(false),
+            stopping: Cell::new(false),
+            thread_id: Cell::new(0),
+            debug: Cell::new(false),
+            current_task: Slot::empty(),
+            published: Cell::new(false),
+            current_handle: Slot::empty(),
+            exception_handler: Slot::empty(),
+            task_factory: Slot::empty(),
+            default_executor: Slot::empty(),
+            executor_shutdown_called: Cell::new(false),
+            asyncgens: Slot::empty(),
+            asyncgens_shutdown_called: Cell::new(false),
+            slow_callback_duration: Slot::empty(),
+            saved_origin_depth: Cell::new(None),
+            descriptors: RefCell::default(),
+            spare: RefCell::default(),
+        }
+    }
+
+    fn traverse(&self, visit: &mut Visit<'_>) {
+        if let Ok(scheduler) = self.scheduler.try_borrow()
+            && let Some(scheduler) = scheduler.as_ref()
+        {
+            scheduler.for_each_job(|job| visit.obj(&job.object));
+        }
+        visit.slot(&self.current_task);
+        visit.slot(&self.current_handle);
+        visit.slot(&self.exception_handler);
+        visit.slot(&self.task_factory);
+        visit.slot(&self.default_executor);
+        visit.slot(&self.asyncgens);
+        visit.slot(&self.slow_callback_duration);
+        if let Ok(descriptors) = self.descriptors.try_borrow() {
+            for watched in descriptors.values() {
+                for handle in watched.reader.iter().chain(&watched.writer) {
+                    visit.native(handle);
+                }
+            }
+        }
+    }
+
+    fn clear(&self) {
+        let scheduler = self.scheduler.try_borrow().ok().and_then(|scheduler| scheduler.clone());
+        if let Some(scheduler) = scheduler {
+            drop(scheduler.clear());
+        }
+        self.current_task.clear();
+        self.current_handle.clear();
+        self.exception_handler.clear();
+        self.task_factory.clear();
+        self.default_executor.clear();
+        self.asyncgens.clear();
+        let watched = self.descriptors.try_borrow_mut().map(|mut map| std::mem::take(&mut *map)).ok();
+        drop(watched);
+    }
+
+    fn needs_finalizer(&self) -> bool {
+        !self.closed.get() && self.initialized.get()
+    }
+
+    fn finalize(this: &Ref<Self>) {
+        if this.needs_finalizer()
+            && let Err(raised) = crate::base_events::finalize(this)
+        {
+            raised.write_unraisable(Some(this.obj()));
+        }
+    }
+}
+
+/// The methods that must be native for the direct path.
+const SCHEDULING: [&str; 8] = [
+    "call_soon",
+    "call_later",
+    "call_at",
+    "call_soon_threadsafe",
+    "time",
+    "create_future",
+    "create_task",
+    "get_debug",
+];
+
+impl EventLoop {
+    /// Is this name one of a scheduling method?
+    pub fn is_scheduling_name(name: &str) -> bool {
+        SCHEDULING.contains(&name)
+    }
+}
+
+impl Ref<EventLoop> {
+    /// May native code push jobs itself? A load and two compares while nothing changed.
+    #[inline]
+    pub fn is_direct(&self) -> bool {
+        if self.class_version.get() == self.obj().class_version() {
+            self.direct.get()
+        } else {
+            self.find_direct()
+        }
+    }
+
+    /// Finds out again whether the direct path is open: after a change of the class, the instance or the mode.
+    #[cold]
+    pub fn find_direct(&self) -> bool {
+        let open = !self.overridden.get()
+            && !self.debug.get()
+            && !self.closed.get()
+            && self.initialized.get()
+            && self.class_schedules_natively();
+        self.direct.set(open);
+        self.class_version.set(self.obj().class_version());
+        open
+    }
+
+    /// Are the scheduling methods that the class finds the native ones?
+    fn class_schedules_natively(&self) -> bool {
+        let (class, native) = (self.obj().class(), LOOP.object());
+        SCHEDULING.iter().all(|name| {
+            let found = class.getattr_str(name).and_then(|method| Ok(method.is(&native.getattr_str(name)?)));
+            found.unwrap_or_else(|raised| {
+                raised.discard();
+                false
+            })
+        })
+    }
+
+    /// Notes that a scheduling method was assigned on the instance (or deleted again).
+    pub fn note_assignment(&self, assigned: bool) {
+        if assigned {
+            self.overridden.set(true);
+        }
+        self.find_direct();
+    }
+
+    /// The scheduler of an open loop.
+    #[inline]
+    pub fn scheduler(&self) -> PyRes<Rc<Scheduler<Job>>> {
+        self.scheduler.borrow().clone().ok_or_else(|| {
+            Raised::runtime_error(if self.initialized.get() {
+                "Event loop is closed"
+            } else {
+                "Event loop is not initialized"
+            })
+        })
+    }
+
+    /// Appends a job to the ready queue; for callers that saw `is_direct`.
+    #[inline]
+    pub fn push(&self, body: JobBody, object: Obj) {
+        if let Some(scheduler) = self.scheduler.borrow().as_ref() {
+            scheduler.push(Job { body, object });
+        }
+    }
+
+    /// Refuses a closed loop.
+    #[inline]
+    pub fn check_closed(&self) -> PyRes<()> {
+        if self.closed.get() {
+            return Err(Raised::runtime_error("Event loop is closed"));
+        }
+        Ok(())
+    }
+
+    /// Is `time` the native clock, so that no Python code has to be asked?
+    #[inline]
+    pub fn has_native_clock(&self) -> bool {
+        self.is_direct() || self.class_schedules_natively() && !self.overridden.get()
+    }
+
+    /// The task being executed.
+    pub fn current_task(&self) -> Option<Obj> {
+        self.current_task.get()
+    }
+
+    /// Makes `task` the current task and gives the previous one (up to 3.13; later versions have a slot of their own).
+    #[inline]
+    pub fn swap_current_task(&self, task: Option<Obj>) -> PyRes<Option<Obj>> {
+        let previous = self.current_task.replace(task);
+        if self.published.get() {
+            self.publish_current_task()?;
+        }
+        Ok(previous)
+    }
+
+    /// Writes the current task to CPython's dict. Called when somebody is about to look: every look-up hashes the loop.
+    pub fn publish_current_task(&self) -> PyRes<()> {
+        let current = self.current_task.get();
+        // Set first: storing into the dict hashes the loop, which comes here again.
+        self.published.set(current.is_some());
+        let tasks = stdlib::current_tasks()?;
+        match current {
+            Some(task) => tasks.set_item(self.obj(), &task),
+            None if tasks.dict_get(self.obj())?.is_some() => tasks.del_item(self.obj()),
+            None => Ok(()),
+        }
+    }
+
+    /// Called by `__hash__`: shows the current task to whoever looks it up in CPython's dict.
+    pub fn before_lookup(&self) -> PyRes<()> {
+        if !self.published.get() && self.current_task.is_some() {
+            return self.publish_current_task();
+        }
+        Ok(())
+    }
+}
+
+/// A loop as futures and tasks keep it: native, or anybody's.
+#[derive(Clone)]
+pub enum LoopRef {
+    /// One of ours, or a subclass.
+    Native(Ref<EventLoop>),
+    /// Any other object.
+    Foreign(Obj),
+}
+
+impl LoopRef {
+    /// Looks at an object as a loop.
+    #[inline]
+    pub fn new(object: &Obj) -> Self {
+        match LOOP.cast(object) {
+            Some(native) => Self::Native(native.clone()),
+            None => Self::Foreign(object.clone()),
+        }
+    }
+
+    /// The loop as an object.
+    #[inline]
+    pub fn obj(&self) -> &Obj {
+        match self {
+            Self::Native(native) => native.obj(),
+            Self::Foreign(object) => object,
+        }
+    }
+
+    /// The native loop, while the direct path is open.
+    #[inline]
+    pub fn direct(&self) -> Option<&Ref<EventLoop>> {
+        match self {
+            Self::Native(native) if native.is_direct() => Some(native),
+            _ => None,
+        }
+    }
+
+    /// `loop.get_debug()`.
+    #[inline]
+    pub fn debug(&self) -> PyRes<bool> {
+        if self.direct().is_some() {
+            return Ok(false);
+        }
+        self.obj().method(names::get_debug(), [])?.truth()
+    }
+
+    /// `loop.call_soon(callback, *args, context=context)` through the Python-visible method.
+    pub fn call_soon(&self, callback: &Obj, args: &[&Obj], context: Option<&Obj>) -> PyRes {
+        let mut all = vec![callback];
+        all.extend(args);
+        match context {
+            Some(context) => self.obj().method_kw(names::call_soon(), &all, &[(names::context(), context)]),
+            None => self.obj().method_kw(names::call_soon(), &all, &[]),
+        }
+    }
+
+    /// `loop.call_exception_handler(context)`.
+    pub fn call_exception_handler(&self, context: &Obj) -> PyRes<()> {
+        self.obj().method(names::call_exception_handler(), [context]).map(drop)
+    }
+}
+
+/// The loop running in this thread.
+pub fn running_loop() -> PyRes<Option<Obj>> {
+    task_state::running_loop()
+}
+
+/// `get_running_loop()`.
+pub fn get_running_loop() -> PyRes {
+    running_loop()?.ok_or_else(|| Raised::runtime_error("no running event loop"))
+}
+
+/// `get_event_loop()`, as CPython has it.
+pub fn get_event_loop() -> PyRes {
+    match running_loop()? {
+        Some(running) => Ok(running),
+        None => stdlib::get_event_loop()?.call([]),
+    }
+}
+
+/// How many arguments a handle keeps without a tuple.
+const FEW: usize = 3;
+
+/// A callback with its arguments and context.
+#[repr(C)]
+pub struct Handle {
+    /// The callable; gone when cancelled.
+    callback: Slot,
+    /// The first arguments, if there are no more than these.
+    few: [Slot; FEW],
+    /// All arguments in a tuple, if there are more.
+    many: Slot,
+    /// How many of `few` are used.
+    count: Cell<u8>,
+    /// Was it cancelled?
+    cancelled: Cell<bool>,
+    /// Where it runs.
+    context: Slot,
+    /// The loop.
+    loop_: Slot,
+    /// Where it was made, in debug mode.
+    source_traceback: Slot,
+    /// Its repr from before it was cancelled, in debug mode.
+    saved_repr: Slot,
+}
+
+/// Where the class is kept.
+static HANDLE: Class<Handle> = Class::new();
+
+impl Native for Handle {
+    const FREELIST: usize = 2048;
+
+    fn class() -> &'static Class<Self> {
+        &HANDLE
+    }
+
+    fn empty() -> Self {
+        Self {
+            callback: Slot::empty(),
+            few: [const { Slot::empty() }; FEW],
+            many: Slot::empty(),
+            count: Cell::new(0),
+            cancelled: Cell::new(false),
+            context: Slot::empty(),
+            loop_: Slot::empty(),
+            source_traceback: Slot::empty(),
+            saved_repr: Slot::empty(),
+        }
+    }
+
+    fn traverse(&self, visit: &mut Visit<'_>) {
+        visit.slot(&self.callback);
+        for slot in &self.few {
+            visit.slot(slot);
+        }
+        visit.slot(&self.many);
+        visit.slot(&self.context);
+        visit.slot(&self.loop_);
+        visit.slot(&self.source_traceback);
+    }
+
+    fn clear(&self) {
+        self.forget_call();
+        self.context.clear();
+        self.loop_.clear();
+        self.source_traceback.clear();
+    }
+}
+
+impl Handle {
+    /// A handle's payload.
+    #[inline]
+    pub fn payload(callback: &Obj, args: &[Obj], context: Obj, loop_: &Obj) -> PyRes<Self> {
+        let handle = Self::empty();
+        handle.fill(callback, args, context, loop_)?;
+        Ok(handle)
+    }
+
+    /// Fills an empty handle.
+    #[inline]
+    fn fill(&self, callback: &Obj, args: &[Obj], context: Obj, loop_: &Obj) -> PyRes<()> {
+        self.callback.set(callback.clone());
+        if args.len() <= FEW {
+            for (slot, arg) in self.few.iter().zip(args) {
+                slot.set(arg.clone());
+            }
+            self.count.set(u8::try_from(args.len()).unwrap_or(0));
+        } else {
+            self.many.set(Obj::tuple(args.iter().cloned())?);
+        }
+        self.context.set(context);
+        self.loop_.set(loop_.clone());
+        Ok(())
+    }
+
+    /// Gives up callback and arguments.
+    fn forget_call(&self) {
+        self.callback.clear();
+        for slot in &self.few {
+            slot.clear();
+        }
+        self.many.clear();
+    }
+
+    /// Was it cancelled?
+    #[inline]
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.get()
+    }
+
+    /// The arguments as a tuple, `None` once cancelled.
+    pub fn args(&self) -> PyRes<Option<Obj>> {
+        if self.cancelled.get() {
+            return Ok(None);
+        }
+        match self.many.get() {
+            Some(all) => Ok(Some(all)),
+            None => {
+                Obj::tuple(self.few[..usize::from(self.count.get())].iter().filter_map(Slot::get)).map(Some)
+            }
+        }
+    }
+
+    /// Calls the callback in its context, whatever comes of it.
+    #[inline]
+    fn call(&self) -> PyRes<()> {
+        let (Some(callback), Some(context)) = (self.callback.get(), self.context.get()) else {
+            return Ok(());
+        };
+        if let Some(all) = self.many.get() {
+            return in_context(&context, || callback.call_dict(&all, None)).map(drop);
+        }
+        let few = [self.few[0].get(), self.few[1].get(), self.few[2].get()];
+        in_context(&context, || match &few {
+            [None, ..] => callback.call([]),
+            [Some(a), None, _] => callback.call([a]),
+            [Some(a), Some(b), None] => callback.call([a, b]),
+            [Some(a), Some(b), Some(c)] => callback.call([a, b, c]),
+        })
+        .map(drop)
+    }
+
+    /// Keeps the stack of the caller, for debug mode.
+    pub fn record_source(&self) -> PyRes<()> {
+        self.source_traceback.set(stdlib::extract_stack()?.call([])?);
+        Ok(())
+    }
+}
+
+/// Is this an exception that must leave the loop?
+pub fn leaves_the_loop(raised: &Raised) -> bool {
+    raised.is(Builtin::KeyboardInterrupt) || raised.is(Builtin::SystemExit)
+}
+
+/// Reports what a callback raised: `KeyboardInterrupt` and `SystemExit` go on, the rest goes to the loop's handler.
+#[cold]
+pub fn report_callback_error(
+    raised: Raised,
+    loop_: &Obj,
+    callback: &Obj,
+    args: &Obj,
+    handle: &Obj,
+    source_traceback: Option<&Obj>,
+) -> PyRes<()> {
+    if leaves_the_loop(&raised) {
+        return Err(raised);
+    }
+    let exception = raised.take();
+    let source = format_callback_source(loop_, callback, args)?;
+    let context = Obj::dict()?;
+    context.set_item(names::message(), &Obj::str(&format!("Exception in callback {source}"))?)?;
+    context.set_item(names::exception(), &exception)?;
+    context.set_item(names::handle(), handle)?;
+    if let Some(traceback) = source_traceback {
+        context.set_item(names::source_traceback(), traceback)?;
+    }
+    loop_.method(names::call_exception_handler(), [&context]).map(drop)
+}
+
+/// `format_helpers._format_callback_source`, with arguments shown as the running version does.
+fn format_callback_source(loop_: &Obj, callback: &Obj, args: &Obj) -> PyRes<String> {
+    let format = stdlib::format_callback_source()?;
+    if cfg!(Py_3_13) {
+        let debug = loop_.method(names::get_debug(), [])?;
+        format.call_kw(&[callback, args], &[(names::debug(), &debug)])?.text()
+    } else {
+        format.call([callback, args])?.text()
+    }
+}
+
+impl Ref<Handle> {
+    /// Runs the callback; errors go to the loop's exception handler.
+    pub fn run(&self) -> PyRes<()> {
+        if self.cancelled.get() {
+            return Ok(());
+        }
+        let Err(raised) = self.call() else { return Ok(()) };
+        let (Some(loop_), Some(callback)) = (self.loop_.get(), self.callback.get()) else {
+            // Cancelled by its own callback, which then raised: the callback is gone, the error is not.
+            return self.report_cancelled(raised);
+        };
+        let args = self.args()?.map_or_else(|| Obj::tuple([]), Ok)?;
+        report_callback_error(raised, &loop_, &callback, &args, self.obj(), self.source_traceback.get().as_ref())
+    }
+
+    /// Reports the error of a callback that cancelled its own handle.
+    #[cold]
+    fn report_cancelled(&self, raised: Raised) -> PyRes<()> {
+        if leaves_the_loop(&raised) {
+            return Err(raised);
+        }
+        let Some(loop_) = self.loop_.get() else { return Err(raised) };
+        let exception = raised.take();
+        let context = Obj::dict()?;
+        let source = format_callback_source(&loop_, &Obj::none(), &Obj::tuple([])?)?;
+        context.set_item(names::message(), &Obj::str(&format!("Exception in callback {source}"))?)?;
+        context.set_item(names::exception(), &exception)?;
+        context.set_item(names::handle(), self.obj())?;
+        loop_.method(names::call_exception_handler(), [&context]).map(drop)
+    }
+
+    /// `Handle.cancel()`.
+    pub fn cancel(&self) -> PyRes<()> {
+        if self.cancelled.get() {
+            return Ok(());
+        }
+        if let Some(loop_) = self.loop_.get()
+            && LoopRef::new(&loop_).debug()?
+        {
+            self.cancelled.set(true);
+            self.saved_repr.set(Obj::str(&self.obj().repr()?)?);
+        }
+        self.cancelled.set(true);
+        self.forget_call();
+        Ok(())
+    }
+
+    /// The words of the repr.
+    fn repr_words(&self, when: Option<&str>) -> PyRes<String> {
+        let mut words = vec![self.obj().class_name()];
+        if self.cancelled.get() {
+            words.push(String::from("cancelled"));
+        }
+        if let Some(when) = when {
+            words.push(format!("when={when}"));
+        }
+        if let (Some(callback), Some(loop_)) = (self.callback.get(), self.loop_.get()) {
+            let args = match self.many.get() {
+                Some(all) => all,
+                None => {
+                    Obj::tuple(self.few[..usize::from(self.count.get())].iter().filter_map(Slot::get))?
+                }
+            };
+            words.push(format_callback_source(&loop_, &callback, &args)?);
+        }
+        words.extend(created_at(&self.source_traceback)?);
+        Ok(format!("<{}>", words.join(" ")))
+    }
+
+    /// The repr, as it was before the handle was cancelled if that was kept.
+    fn repr_text(&self, when: Option<&str>) -> PyRes<String> {
+        match self.saved_repr.get() {
+            Some(saved) => saved.text(),
+            None => self.repr_words(when),
+        }
+    }
+}
+
+/// `created at file:line`, from the last frame of a source traceback.
+pub fn created_at(source_traceback: &Slot) -> PyRes<Option<String>> {
+    let Some(frames) = source_traceback.get() else { return Ok(None) };
+    let frames = frames.items()?;
+    let Some(frame) = frames.last() else { return Ok(None) };
+    let (file, line) = (frame.item(&Obj::int(0)?)?, frame.item(&Obj::int(1)?)?);
+    Ok(Some(format!("created at {}:{}", file.to_str()?.text()?, line.to_str()?.text()?)))
+}
+
+/// The job of a handle.
+pub fn run_handle(_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
+    match HANDLE.cast(&object) {
+        Some(handle) => handle.run(),
+        None => Ok(()),
+    }
+}
+
+/// A handle that waits for its time.
+#[repr(C)]
+pub struct TimerHandle {
+    /// The callback.
+    handle: Handle,
+    /// The deadline as it was given, in seconds of `loop.time()`.
+    when: Slot,
+    /// The timer, while it waits.
+    timer: Cell<Option<TimerId>>,
+    /// Does the loop hold it as scheduled?
+    scheduled: Cell<bool>,
+}
+
+/// Where the class is kept.
+static TIMER_HANDLE: Class<TimerHandle> = Class::new();
+
+impl Native for TimerHandle {
+    const FREELIST: usize = 2048;
+
+    fn class() -> &'static Class<Self> {
+        &TIMER_HANDLE
+    }
+
+    fn empty() -> Self {
+        Self { handle: Handle::empty(), when: Slot::empty(), timer: Cell::new(None), scheduled: Cell::new(false) }
+    }
+
+    fn traverse(&self, visit: &mut Visit<'_>) {
+        self.handle.traverse(visit);
+        visit.slot(&self.when);
+    }
+
+    fn clear(&self) {
+        self.handle.clear();
+    }
+}
+
+impl Extends<Handle> for TimerHandle {
+    fn base(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl TimerHandle {
+    /// A timer handle's payload.
+    pub fn payload(when: Obj, callback: &Obj, args: &[Obj], context: Obj, loop_: &Obj) -> PyRes<Self> {
+        Ok(Self {
+            handle: Handle::payload(callback, args, context, loop_)?,
+            when: Slot::new(when),
+            timer: Cell::new(None),
+            scheduled: Cell::new(false),
+        })
+    }
+}
+
+impl Ref<TimerHandle> {
+    /// Notes the timer that will run this handle.
+    pub fn scheduled_as(&self, timer: TimerId) {
+        self.timer.set(Some(timer));
+        self.scheduled.set(true);
+    }
+
+    /// Notes that the timer fired.
+    pub fn fired(&self) {
+        self.timer.set(None);
+        self.scheduled.set(false);
+    }
+
+    /// `TimerHandle.cancel()`: takes the timer out of the heap at once.
+    pub fn cancel(&self) -> PyRes<()> {
+        if self.handle.cancelled.get() {
+            return Ok(());
+        }
+        let loop_ = self.handle.loop_.get();
+        match loop_.as_ref().map(LoopRef::new) {
+            Some(LoopRef::Native(native)) => {
+                let job = self.timer.take().and_then(|timer| native.scheduler.borrow().as_ref()?.cancel_timer(timer));
+                self.scheduled.set(false);
+                self.upcast::<Handle>().cancel()?;
+                drop(job);
+                Ok(())
+            }
+            Some(LoopRef::Foreign(foreign)) => {
+                foreign.method(names::timer_handle_cancelled(), [self.obj()])?;
+                self.upcast::<Handle>().cancel()
+            }
+            None => self.upcast::<Handle>().cancel(),
+        }
+    }
+
+    /// Compares deadlines, and for equality everything, as asyncio does.
+    fn compare(&self, other: &Obj, how: Compare) -> PyRes<Option<bool>> {
+        let Some(other) = TIMER_HANDLE.cast(other) else { return Ok(None) };
+        let (mine, theirs) = (self.when.get_or_none(), other.when.get_or_none());
+        let equal = || -> PyRes<bool> {
+            Ok(mine.equals(&theirs)?
+                && self.handle.callback.get_or_none().equals(&other.handle.callback.get_or_none())?
+                && self.args()?.unwrap_or_else(Obj::none).equals(&other.args()?.unwrap_or_else(Obj::none))?
+                && self.handle.cancelled.get() == other.handle.cancelled.get())
+        };
+        Ok(Some(match how {
+            Compare::Lt => mine.less_than(&theirs)?,
+            Compare::Gt => theirs.less_than(&mine)?,
+            Compare::Le => mine.less_than(&theirs)? || equal()?,
+            Compare::Ge => theirs.less_than(&mine)? || equal()?,
+            Compare::Eq => equal()?,
+            Compare::Ne => !equal()?,
+        }))
+    }
+
+    /// The arguments as a tuple, `None` once cancelled.
+    fn args(&self) -> PyRes<Option<Obj>> {
+        self.handle.args()
+    }
+}
+
+/// The job of a timer handle.
+pub fn run_timer(_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
+    match TIMER_HANDLE.cast(&object) {
+        Some(timer) => {
+            timer.fired();
+            timer.upcast::<Handle>().run()
+        }
+        None => Ok(()),
+    }
+}
+
+/// What `Handle(callback, args, loop, context=None)` does.
+fn init_handle(handle: &Handle, callback: &Obj, args: &Obj, loop_: &Obj, context: Option<&Obj>) -> PyRes<()> {
+    let context = context.map_or_else(crate::ffi::copy_current_context, |context| Ok(context.clone()))?;
+    handle.fill(callback, &args.items()?, context, loop_)?;
+    if loop_.method(names::get_debug(), [])?.truth()? {
+        handle.record_source()?;
+    }
+    Ok(())
+}
+
+/// Makes the classes.
+pub fn init() -> PyRes<()> {
+    let handle = ClassBuilder::<Handle>::new(
+        "asyncio.events",
+        "Handle",
+        "What `loop.call_soon()` and `loop.call_soon_threadsafe()` return.",
+    )
+    .init("(self, callback, args, loop, context=None)", |this, args| {
+        init_handle(this, args.req(0), args.req(1), args.req(2), args.some(3))
+    })
+    .repr(|this| this.repr_text(None))
+    .method("cancel(self)", "Cancels the callback; it will not run.", |this, _| this.cancel())
+    .method("cancelled(self)", "Was the callback cancelled?", |this, _| Ok(this.cancelled.get()))
+    .method("get_context(self)", "The context in which the callback runs.", |this, _| Ok(this.context.get()))
+    .method("_run(self)", "Runs the callback.", |this, _| this.run())
+    .method("_repr_info(self)", "The words of the repr.", |this, _| {
+        let text = this.repr_words(None)?;
+        Obj::list([Obj::str(text.trim_matches(['<', '>']))?])
+    })
+    .getter("_callback", |this| Ok(this.callback.get()))
+    .getter("_args", |this| this.args())
+    .getter("_context", |this| Ok(this.context.get()))
+    .getter("_loop", |this| Ok(this.loop_.get()))
+    .property("_cancelled", |this| Ok(this.cancelled.get()), |this, value| {
+        this.cancelled.set(value.is_some_and(|value| value.truth().unwrap_or(false)));
+        Ok(())
+    })
+    .property("_source_traceback", |this| Ok(this.source_traceback.get()), |this, value| {
+        drop(this.source_traceback.replace(value.filter(|value| !value.is_none()).cloned()));
+        Ok(())
+    })
+    .getter("_repr", |this| Ok(this.saved_repr.get()))
+    .build()?;
+    ClassBuilder::<TimerHandle>::new(
+        "asyncio.events",
+        "TimerHandle",
+        "What `loop.call_later()` and `loop.call_at()` return.",
+    )
+    .base(handle)
+    .init("(self, when, callback, args, loop, context=None)", |this, args| {
+        this.when.set(args.req(0).clone());
+        init_handle(&this.handle, args.req(1), args.req(2), args.req(3), args.some(4))
+    })
+    .repr(|this| {
+        let when = this.when.get_or_none().to_str()?.text()?;
+        this.upcast::<Handle>().repr_text(Some(&when))
+    })
+    .hash(|this| this.when.get_or_none().hash())
+    .compare(|this, other, how| this.compare(other, how))
+    .method("cancel(self)", "Cancels the callback; it will not run.", |this, _| this.cancel())
+    .method("when(self)", "The deadline, in seconds of `loop.time()`.", |this, _| Ok(this.when.get()))
+    .getter("_when", |this| Ok(this.when.get()))
+    .property("_scheduled", |this| Ok(this.scheduled.get()), |this, value| {
+        this.scheduled.set(value.is_some_and(|value| value.truth().unwrap_or(false)));
+        Ok(())
+    })
+    .build()?;
+    Ok(())
+}
+
+/// Binds arguments of `call_soon` and its relatives: everything after the first `skip` positions.
+pub fn context_argument(args: &Args<'_>, index: usize) -> PyRes {
+    match args.some(index) {
+        Some(context) => Ok(context.clone()),
+        None => crate::ffi::copy_current_context(),
+    }
+}

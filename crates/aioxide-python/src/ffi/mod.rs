@@ -1,0 +1,47 @@
+//! The binding's only unsafe code: CPython's C API behind safe faces.
+//!
+//! Every other module works with [`Obj`] (a counted reference), [`Ref`] (the same, of a known native class),
+//! [`Slot`] (a field that holds one), [`Raised`] (the mark that an exception is set) and [`ClassBuilder`]. All of them
+//! stand on one premise: whoever holds a reference holds the GIL, since references are not `Send` and come only from
+//! calls by the interpreter. Builds without the GIL are refused when the module is imported.
+
+mod errors;
+mod function;
+mod imported;
+mod machine;
+mod native;
+mod object;
+mod sending;
+pub mod task_state;
+mod thread;
+
+pub use errors::{Builtin, Raised, Warning, preserving_exception, warn, warn_resource};
+pub use function::{
+    Args, FunctionSpec, Kind, add_to_module, function, function_code, intern, make_function_classes,
+};
+pub use imported::{GilSlot, Imported, Interned};
+pub use machine::{Machine, MachineBox, Resume};
+pub use native::{
+    Class, ClassBuilder, Compare, Counter, Extends, GilCell, IntoObj, Layout, Native, Ref, Sent,
+    Visit, link_future_class,
+};
+pub use object::{Obj, PyRes, Reference, Slot};
+pub use sending::{
+    awaitable_iterator, copy_current_context, in_context, send, stop_iteration,
+    stop_iteration_value, throw,
+};
+pub use thread::{check_signals, ident, without_gil};
+
+/// Takes a module that PyO3 made as a plain object.
+pub fn module_object(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> Obj {
+    // SAFETY: a live object.
+    unsafe { Obj::borrowed(module.as_ptr()) }
+}
+
+/// The exception that is set, as PyO3 hands it on.
+pub fn into_pyerr(py: pyo3::Python<'_>, raised: Raised) -> pyo3::PyErr {
+    let exception = raised.take();
+    // SAFETY: a live exception object whose reference is given away.
+    let any = unsafe { pyo3::Bound::from_owned_ptr(py, exception.into_raw()) };
+    pyo3::PyErr::from_value(any)
+}

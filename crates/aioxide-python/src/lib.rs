@@ -1,0 +1,81 @@
+//! `aioxide._aioxide`: asyncio in native code. A file per asyncio module, of the same name.
+
+#[expect(unsafe_code, reason = "the C API lives here, behind safe faces")]
+mod ffi;
+mod names;
+mod stdlib;
+
+mod base_events;
+mod combinators;
+mod coroutines;
+mod events;
+mod futures;
+mod locks;
+mod mixins;
+mod queues;
+mod runners;
+mod staggered;
+mod taskgroups;
+mod tasks;
+mod threads;
+mod timeouts;
+mod waiter;
+
+use pyo3::prelude::*;
+
+use ffi::{Obj, PyRes};
+
+/// The extension module.
+#[pymodule]
+fn _aioxide(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let object = ffi::module_object(module);
+    init(&object).map_err(|raised| ffi::into_pyerr(module.py(), raised))
+}
+
+/// Makes every class and function, in the order of their dependencies.
+fn init(module: &Obj) -> PyRes<()> {
+    ffi::make_function_classes()?;
+    coroutines::init()?;
+    events::init()?;
+    futures::init(module)?;
+    tasks::init(module)?;
+    ffi::task_state::init()?;
+    timeouts::init(module)?;
+    locks::init(module)?;
+    queues::init(module)?;
+    taskgroups::init(module)?;
+    threads::init(module)?;
+    combinators::init(module)?;
+    staggered::init(module)?;
+    base_events::init(module)?;
+    runners::init(module)?;
+    let (_, native_tasks) = ffi::function(
+        ffi::Kind::Builtin,
+        "aioxide._aioxide",
+        "_native_tasks()",
+        "All tasks of the native registry (up to 3.13).",
+        |_| Obj::list(ffi::task_state::registered()),
+    )?;
+    ffi::add_to_module(module, "_native_tasks", &native_tasks)?;
+    let names = Obj::dict()?;
+    for (asyncio_module, parts) in NAMES {
+        let public = Obj::tuple(parts.concat().iter().map(|name| Obj::str(name)).collect::<PyRes<Vec<Obj>>>()?)?;
+        names.set_item(&Obj::str(asyncio_module)?, &public)?;
+    }
+    ffi::add_to_module(module, "NAMES", &names)?;
+    ffi::add_to_module(module, "__version__", &Obj::str(env!("CARGO_PKG_VERSION"))?)
+}
+
+/// The native names, by the asyncio module that they answer.
+const NAMES: &[(&str, &[&[&str]])] = &[
+    ("events", &[events::NAMES]),
+    ("futures", &[futures::NAMES]),
+    ("locks", &[locks::NAMES]),
+    ("queues", &[queues::NAMES]),
+    ("runners", &[runners::NAMES]),
+    ("staggered", &[staggered::NAMES]),
+    ("taskgroups", &[taskgroups::NAMES]),
+    ("tasks", &[tasks::NAMES, combinators::NAMES]),
+    ("threads", &[threads::NAMES]),
+    ("timeouts", &[timeouts::NAMES]),
+];

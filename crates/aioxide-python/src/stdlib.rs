@@ -1,0 +1,116 @@
+//! Objects of the standard library, imported once when first used.
+
+use crate::ffi::{Imported, Obj, PyRes};
+
+/// Declares a function for each object that gives it.
+macro_rules! imported {
+    ($($(#[$doc:meta])* $ident:ident = $module:literal, $path:literal;)*) => {$(
+        $(#[$doc])*
+        #[inline]
+        pub fn $ident() -> PyRes<&'static Obj> {
+            static OBJECT: Imported = Imported::new($module, $path);
+            OBJECT.get()
+        }
+    )*};
+}
+
+imported! {
+    /// `asyncio.CancelledError`.
+    cancelled_error = "asyncio.exceptions", "CancelledError";
+    /// `asyncio.InvalidStateError`.
+    invalid_state_error = "asyncio.exceptions", "InvalidStateError";
+    /// `asyncio.BrokenBarrierError`.
+    broken_barrier_error = "asyncio.exceptions", "BrokenBarrierError";
+    /// `asyncio.QueueEmpty`.
+    queue_empty = "asyncio.queues", "QueueEmpty";
+    /// `asyncio.QueueFull`.
+    queue_full = "asyncio.queues", "QueueFull";
+    /// `asyncio.AbstractEventLoop`.
+    abstract_event_loop = "asyncio.events", "AbstractEventLoop";
+    /// asyncio's logger.
+    logger = "asyncio.log", "logger";
+    /// `_asyncio.Future`.
+    c_future = "_asyncio", "Future";
+    /// `_asyncio.Task`.
+    c_task = "_asyncio", "Task";
+    /// `asyncio.events._get_running_loop`.
+    get_running_loop_or_none = "_asyncio", "_get_running_loop";
+    /// `asyncio.events._set_running_loop`.
+    set_running_loop = "_asyncio", "_set_running_loop";
+    /// `asyncio.events.get_event_loop`.
+    get_event_loop = "_asyncio", "get_event_loop";
+    /// The done callback by which `run_until_complete` stops the loop; anyio looks for this very function.
+    run_until_complete_cb = "asyncio.base_events", "_run_until_complete_cb";
+    /// `asyncio.format_helpers.extract_stack`.
+    extract_stack = "asyncio.format_helpers", "extract_stack";
+    /// `asyncio.format_helpers._format_callback_source`.
+    format_callback_source = "asyncio.format_helpers", "_format_callback_source";
+    /// `asyncio.format_helpers._format_callback`.
+    format_callback = "asyncio.format_helpers", "_format_callback";
+    /// `asyncio.format_helpers._get_function_source`.
+    get_function_source = "asyncio.format_helpers", "_get_function_source";
+    /// `asyncio.coroutines.iscoroutine`.
+    iscoroutine = "asyncio.coroutines", "iscoroutine";
+    /// `asyncio.coroutines._format_coroutine`.
+    format_coroutine = "asyncio.coroutines", "_format_coroutine";
+    /// `asyncio.base_futures._future_repr`.
+    future_repr = "asyncio.base_futures", "_future_repr";
+    /// `asyncio.base_tasks._task_repr`.
+    task_repr = "asyncio.base_tasks", "_task_repr";
+    /// `asyncio.base_tasks._task_get_stack`.
+    task_get_stack = "asyncio.base_tasks", "_task_get_stack";
+    /// `asyncio.base_tasks._task_print_stack`.
+    task_print_stack = "asyncio.base_tasks", "_task_print_stack";
+    /// `asyncio.futures._chain_future`.
+    chain_future = "asyncio.futures", "_chain_future";
+    /// `_asyncio._current_tasks`, the dict of current tasks (up to 3.13).
+    current_tasks = "_asyncio", "_current_tasks";
+    /// `_asyncio._enter_task`.
+    enter_task = "_asyncio", "_enter_task";
+    /// `_asyncio._leave_task`.
+    leave_task = "_asyncio", "_leave_task";
+    /// `asyncio.tasks._swap_current_task` (from 3.12).
+    swap_current_task = "_asyncio", "_swap_current_task";
+    /// `asyncio.current_task`.
+    current_task = "asyncio.tasks", "current_task";
+    /// `asyncio.all_tasks`.
+    all_tasks = "asyncio.tasks", "all_tasks";
+    /// `reprlib.repr`.
+    reprlib_repr = "reprlib", "repr";
+    /// `contextvars.Context`.
+    context_class = "contextvars", "Context";
+    /// `types.GenericAlias`.
+    generic_alias = "types", "GenericAlias";
+    /// `collections.abc.Coroutine`.
+    coroutine_abc = "collections.abc", "Coroutine";
+    /// `concurrent.futures.Future`.
+    concurrent_future = "concurrent.futures", "Future";
+    /// `inspect.isawaitable`.
+    isawaitable = "inspect", "isawaitable";
+    /// `asyncio.coroutines._is_debug_mode`.
+    is_debug_mode = "asyncio.coroutines", "_is_debug_mode";
+    /// `asyncio.base_events._format_handle`.
+    format_handle = "asyncio.base_events", "_format_handle";
+    /// `asyncio.constants.DEBUG_STACK_DEPTH`.
+    debug_stack_depth = "asyncio.constants", "DEBUG_STACK_DEPTH";
+    /// `weakref.WeakSet`.
+    weak_set = "weakref", "WeakSet";
+    /// `sys.get_asyncgen_hooks`.
+    get_asyncgen_hooks = "sys", "get_asyncgen_hooks";
+    /// `sys.set_asyncgen_hooks`.
+    set_asyncgen_hooks = "sys", "set_asyncgen_hooks";
+    /// `sys.get_coroutine_origin_tracking_depth`.
+    get_origin_depth = "sys", "get_coroutine_origin_tracking_depth";
+    /// `sys.set_coroutine_origin_tracking_depth`.
+    set_origin_depth = "sys", "set_coroutine_origin_tracking_depth";
+    /// `threading.main_thread`.
+    main_thread = "threading", "main_thread";
+    /// `signal.set_wakeup_fd`.
+    set_wakeup_fd = "signal", "set_wakeup_fd";
+    /// `concurrent.futures.ThreadPoolExecutor`.
+    thread_pool_executor = "concurrent.futures", "ThreadPoolExecutor";
+    /// `asyncio.futures.wrap_future`.
+    wrap_future = "asyncio.futures", "wrap_future";
+    /// `inspect.iscoroutinefunction`.
+    is_coroutine_function = "inspect", "iscoroutinefunction";
+}

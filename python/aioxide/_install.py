@@ -1,0 +1,255 @@
+"""`install()`, `uninstall()` and `status()`: asyncio's own names, bound to native objects.
+
+Two layers, each applied and taken back on its own:
+
+* *loop*: new loops are native. The default event loop policy is given another loop class, which
+  outlives `set_event_loop_policy(None)`; a policy that a program sets is obeyed as before.
+  `asyncio.new_event_loop` itself is left alone: it asks the policy, as programs expect of it.
+  On a Python without policies there is nobody to ask, and it is replaced.
+* *names*: `Task`, `sleep`, `Lock` and whatever else is native.
+
+Nothing is changed but a binding that is the stdlib's object, and nothing is restored but one that
+is still ours. So `uninstall()` may come before or after others take back their patches. One case
+cannot be seen from here: somebody patches over a native object, `uninstall()` leaves that alone,
+and then they put "the original" back. Another `uninstall()` clears it.
+
+What starts a program's interpreters (a ``.pth`` file, ``sitecustomize``) should be ready for one
+in which the extension module cannot be imported, such as a subinterpreter::
+
+    try:
+        import aioxide
+    except ImportError:
+        pass
+    else:
+        aioxide.install()
+"""
+
+import asyncio
+import threading
+from asyncio import events, tasks, unix_events
+from typing import Literal, TypeAlias, get_args
+
+from aioxide import _aioxide
+from aioxide._bindings import (
+    LOOP_NAMES,
+    Binding,
+    Replacement,
+    asyncio_modules,
+    holding_native,
+    holding_stdlib,
+    importing_modules,
+    is_shared_class,
+    namespace,
+    replacements,
+)
+from aioxide._selector_event_loop import SelectorEventLoop, StdlibLoop
+from aioxide._status import Level, StaleReference, Status
+
+_NEST_ASYNCIO = (
+    "nest_asyncio has replaced asyncio's Task and Future by the pure-Python ones and patched the "
+    "loop's internals, which a native loop does not have. Remove the call of nest_asyncio.apply() "
+    "(or make it conditional), then call aioxide.install()."
+)
+
+
+#: Replacements by their name in full.
+_Layer: TypeAlias = dict[str, Replacement]
+
+
+class _Installation:
+    """What is installed in this interpreter."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._level: Literal["none", "loop", "full"] = "none"
+        #: The replacements of each layer in force, by name.
+        self._loop: _Layer = {}
+        self._names: _Layer = {}
+        #: All there ever were, to know a native object that comes back after `uninstall()`.
+        self._known: _Layer = {}
+        #: Changed outside of asyncio: policy classes, and modules that import from asyncio.
+        self._elsewhere: list[Binding] = []
+
+    def install(self, level: Level, rebind_importers: bool) -> None:
+        if level not in get_args(Level):
+            raise ValueError(f"level must be 'full' or 'loop', not {level!r}")
+        with self._lock:
+            if _is_nest_asyncio_active():
+                raise RuntimeError(_NEST_ASYNCIO)
+            if self._level == "none":
+                self._take_back(self._known)
+                loop, self._elsewhere = _loop_layer()
+                self._loop = _layer(loop)
+            if level == "full":
+                # A second call finds what has become the stdlib's again since the first.
+                self._names |= _layer(replacements())
+            else:
+                self._take_back(self._names)
+                self._names = {}
+            self._level = level
+            self._known |= self._loop | self._names
+            bindings = list(holding_stdlib(self._in_force(), asyncio_modules().values()))
+            if rebind_importers:
+                others = importing_modules().values()
+                self._elsewhere += holding_stdlib(self._in_force(), others)
+            for binding in bindings + self._elsewhere:
+                binding.bind()
+
+    def uninstall(self) -> None:
+        with self._lock:
+            self._take_back(self._known)
+            self._loop, self._names, self._level = {}, {}, "none"
+
+    def _in_force(self) -> list[Replacement]:
+        return [*self._loop.values(), *self._names.values()]
+
+    def _take_back(self, layer: _Layer) -> None:
+        """Restore every binding that a layer has changed and that still is what it made it."""
+        # Found by identity, so that modules of asyncio imported since then are there too.
+        bindings = holding_native(layer.values(), asyncio_modules().values())
+        taken = {id(replacement) for replacement in layer.values()}
+        elsewhere = [item for item in self._elsewhere if id(item.replacement) in taken]
+        self._elsewhere = [item for item in self._elsewhere if id(item.replacement) not in taken]
+        for binding in [*bindings, *elsewhere]:
+            binding.restore()
+
+    def status(self) -> Status:
+        with self._lock:
+            modules = asyncio_modules()
+            bound = list(holding_native(self._known.values(), modules.values()))
+            stdlib = {id(b.replacement) for b in holding_stdlib(self._in_force(), modules.values())}
+            overridden = [
+                replacement
+                for replacement in self._in_force()
+                if id(replacement) in stdlib or _is_overridden(replacement)
+            ]
+            native = {str(binding.replacement) for binding in bound} - set(map(str, overridden))
+            return Status(
+                version=_aioxide.__version__,
+                level=self._level,
+                loops=_source_of_loops(),
+                native=tuple(sorted(native)),
+                bindings=len(bound),
+                overridden=tuple(sorted(map(str, overridden))),
+                stale=tuple(
+                    StaleReference(name, binding.name, str(binding.replacement))
+                    for name, module in importing_modules().items()
+                    for binding in holding_stdlib(self._in_force(), [module])
+                ),
+                stdlib=self._left_to_the_stdlib(),
+            )
+
+    def _left_to_the_stdlib(self) -> dict[str, str]:
+        natives = {id(replacement.native) for replacement in self._known.values()}
+        taken = {replacement.name for replacement in self._in_force()}
+        return {
+            name: _reason(name, value, self._level)
+            for name in sorted(asyncio.__all__)
+            if name not in taken and id(value := getattr(asyncio, name)) not in natives
+        }
+
+
+def _layer(found: list[Replacement]) -> _Layer:
+    return {str(replacement): replacement for replacement in found}
+
+
+def _is_nest_asyncio_active() -> bool:
+    # Without the C accelerators, `tasks._PyTask` is the ordinary Task.
+    accelerated = hasattr(tasks, "_CTask")
+    return hasattr(asyncio, "_nest_patched") or (
+        accelerated and namespace(asyncio)["Task"] is namespace(tasks)["_PyTask"]
+    )
+
+
+def _loop_layer() -> tuple[list[Replacement], list[Binding]]:
+    """Return what makes new loops native: replaced names, and attributes of policy classes."""
+    loop_class = Replacement("unix_events", "SelectorEventLoop", StdlibLoop, SelectorEventLoop)
+    policies = [
+        value
+        for name, value in namespace(unix_events).items()
+        if isinstance(value, type)
+        and "_loop_factory" in namespace(value)
+        # Not its aliases.
+        and value.__name__ == name
+    ]
+    if policies:
+        return [loop_class], [Binding(policy, "_loop_factory", loop_class) for policy in policies]
+    factory = namespace(events)["new_event_loop"]
+    native = _aioxide.new_event_loop
+    return [loop_class, Replacement("events", "new_event_loop", factory, native)], []
+
+
+def _is_overridden(replacement: Replacement) -> bool:
+    """Tell whether others have bound something else to a name, where it is at home or public."""
+    name, native = replacement.name, replacement.native
+    home = namespace(asyncio_modules()[f"asyncio.{replacement.module}"])
+    return home.get(name) is not native or namespace(asyncio).get(name, native) is not native
+
+
+def _source_of_loops() -> str:
+    """Name what `asyncio.new_event_loop()` takes its loops from."""
+    if namespace(events)["new_event_loop"] is _aioxide.new_event_loop:
+        return "aioxide"
+    default = namespace(unix_events).get("_UnixDefaultEventLoopPolicy")
+    # Not by `get_event_loop_policy()`: that would make one, and may warn.
+    policy = getattr(events, "_event_loop_policy", None)
+    in_use = default if policy is None else type(policy)
+    if getattr(in_use, "new_event_loop", None) is getattr(default, "new_event_loop", None):
+        factory = getattr(in_use, "_loop_factory", StdlibLoop)
+        if factory in (SelectorEventLoop, StdlibLoop):
+            return "aioxide" if factory is SelectorEventLoop else "asyncio"
+    return f"{type(policy).__module__}.{type(policy).__qualname__}"
+
+
+def _reason(name: str, value: object, level: str) -> str:
+    """Say why a public name of asyncio is the stdlib's."""
+    offered = any(name in names for names in _aioxide.NAMES.values())
+    if isinstance(value, type) and is_shared_class(value):
+        return "because user code derives from it or catches it"
+    if not callable(value):
+        return "because it is a constant"
+    if offered and getattr(_aioxide, name) is value:
+        return "because aioxide uses the same object"
+    if name.lower().endswith(("policy", "childwatcher", "child_watcher")):
+        return "because policies and child watchers end with Python 3.16"
+    if level == "none" and (offered or name in LOOP_NAMES):
+        return "because aioxide is not installed"
+    if name in LOOP_NAMES:
+        return "because it asks the event loop policy"
+    if offered:
+        return "because others have patched it" if level == "full" else "because of the level"
+    return "because there is no native one yet"
+
+
+_installation = _Installation()
+
+
+def install(level: Level = "full", *, rebind_importers: bool = False) -> None:
+    """Make an asyncio program run on native code.
+
+    `level` says how much: ``"full"`` replaces every asyncio name that aioxide has a native
+    version of, ``"loop"`` only lets new event loops be native ones (their tasks and futures are
+    native then, too). Another call changes the level.
+
+    A module that did ``from asyncio import sleep`` earlier holds the stdlib's `sleep` and keeps
+    it, unless `rebind_importers` is true: then such names in all imported modules are replaced
+    as well. `status()` lists them. Classes need it least: native tasks and futures are instances
+    of the stdlib's classes.
+
+    Loops that exist already go on as they are. Safe to call from any thread.
+    """
+    _installation.install(level, rebind_importers)
+
+
+def uninstall() -> None:
+    """Undo `install()`: every binding that is still native becomes the stdlib's again.
+
+    What was changed by others in the meantime is theirs and stays. Objects that exist already
+    stay what they are. Does nothing if aioxide is not installed.
+    """
+    _installation.uninstall()
+
+
+def status() -> Status:
+    """Return what is native right now, what holds stale references and what is not native."""
+    return _installation.status()

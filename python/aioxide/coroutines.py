@@ -1,0 +1,10 @@
+"""`asyncio.coroutines`: what passes for a coroutine."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asyncio.coroutines import *  # noqa: F403
+else:
+    from aioxide._namespace import fill_submodule as _fill
+
+    __all__, __getattr__, __dir__ = _fill(globals())

@@ -1,0 +1,38 @@
+"""What holds for every test: it leaves no error report of asyncio behind."""
+
+import gc
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+
+class _Reports(logging.Handler):
+    """Keeps what is logged as an error."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@pytest.fixture(autouse=True)
+def no_error_reports(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test after which a task was lost or an exception was never retrieved.
+
+    Event loops log these when the object dies, so the garbage is collected while the
+    test still answers for it. A test that provokes such reports is marked
+    `logs_errors`. Unraisable exceptions and warnings are errors by pytest's settings.
+    """
+    reports = _Reports()
+    logger = logging.getLogger("asyncio")
+    logger.addHandler(reports)
+    try:
+        yield
+        gc.collect()
+    finally:
+        logger.removeHandler(reports)
+    if reports.records and request.node.get_closest_marker("logs_errors") is None:
+        pytest.fail("\n".join(record.getMessage() for record in reports.records), pytrace=False)

@@ -1,0 +1,267 @@
+"""A child after os.fork() has loops of its own and leaves the parent's alone."""
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import threading
+import traceback
+
+import pytest
+
+import aioxide
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here"),
+    pytest.mark.filterwarnings("ignore:.*use of fork.*may lead to deadlocks:DeprecationWarning"),
+]
+
+
+def in_child(function):
+    """Forks; the child calls the function and ends; returns the child's exit status and what went wrong there."""
+    readable, writable = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            signal.alarm(30)
+            function()
+            status = 0
+        except BaseException:
+            os.write(writable, traceback.format_exc().encode())
+        finally:
+            os._exit(status)
+    os.close(writable)
+    with open(readable) as pipe:
+        text = pipe.read()
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status), text
+
+
+SUCCESS = (0, "")
+
+
+async def everything():
+    """Uses a bit of all parts of a loop."""
+    loop = asyncio.get_running_loop()
+    await aioxide.sleep(0)
+    await aioxide.sleep(0.001)
+    assert await aioxide.to_thread(threading.get_ident) != threading.get_ident()
+    async with aioxide.TaskGroup() as group:
+        task = group.create_task(aioxide.sleep(0.001, "slept"))
+    assert task.result() == "slept"
+    future = loop.create_future()
+    thread = threading.Thread(target=loop.call_soon_threadsafe, args=(future.set_result, 42))
+    thread.start()
+    assert await future == 42
+    thread.join()
+    ours, theirs = socket.socketpair()
+    readable = loop.create_future()
+    loop.add_reader(ours, readable.set_result, None)
+    theirs.send(b"x")
+    await readable
+    loop.remove_reader(ours)
+    ours.close()
+    theirs.close()
+    return "done"
+
+
+def run_everything():
+    assert aioxide.run(everything()) == "done"
+
+
+@pytest.fixture
+def loop():
+    """A native loop of the parent that has run already and works afterwards."""
+    loop = aioxide.new_event_loop()
+    assert loop.run_until_complete(everything()) == "done"
+    yield loop
+    assert loop.run_until_complete(aioxide.wait_for(everything(), 5)) == "done"
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+
+
+def test_child_runs_a_loop_of_its_own():
+    assert in_child(run_everything) == SUCCESS
+
+
+def test_child_runs_a_loop_of_its_own_beside_an_idle_one(loop):
+    assert in_child(run_everything) == SUCCESS
+
+
+def test_child_forked_in_a_callback_runs_a_loop_of_its_own(loop):
+    results = []
+
+    def fork():
+        results.append(in_child(run_everything))
+        loop.stop()
+
+    loop.call_soon(fork)
+    loop.run_forever()
+    assert results == [SUCCESS]
+
+
+def test_child_forked_in_a_task_runs_a_loop_of_its_own(loop):
+    async def main():
+        return in_child(run_everything)
+
+    assert loop.run_until_complete(main()) == SUCCESS
+
+
+def test_child_forked_in_a_task_has_no_running_loop(loop):
+    def check():
+        assert asyncio._get_running_loop() is None
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            aioxide.get_running_loop()
+
+    async def main():
+        return in_child(check)
+
+    assert loop.run_until_complete(main()) == SUCCESS
+
+
+def test_child_has_no_wakeup_descriptor(loop):
+    def check():
+        assert signal.set_wakeup_fd(-1) == -1
+
+    async def main():
+        return in_child(check)
+
+    assert loop.run_until_complete(main()) == SUCCESS
+
+
+def test_child_of_a_child(loop):
+    def nested():
+        async def main():
+            return in_child(run_everything)
+
+        assert aioxide.run(main()) == SUCCESS
+
+    async def main():
+        return in_child(nested)
+
+    assert loop.run_until_complete(main()) == SUCCESS
+
+
+def test_parent_goes_on_after_a_fork_in_a_task(loop):
+    async def main():
+        sleeper = aioxide.create_task(aioxide.sleep(0.01, "slept"))
+        await aioxide.sleep(0)
+        assert in_child(run_everything) == SUCCESS
+        assert await everything() == "done"
+        return await sleeper
+
+    assert loop.run_until_complete(main()) == "slept"
+
+
+async def watch_while(loop, fork):
+    """Forks while a reader, a timer and a thread are to come, and awaits all three."""
+    ours, theirs = socket.socketpair()
+    readable, called = loop.create_future(), loop.create_future()
+    loop.add_reader(ours, lambda: readable.done() or readable.set_result(ours.recv(10)))
+    timer = aioxide.create_task(aioxide.sleep(0.01, "slept"))
+    await aioxide.sleep(0)
+    result = fork()
+    theirs.send(b"data")
+    assert await aioxide.wait_for(readable, 10) == b"data"
+    thread = threading.Thread(target=loop.call_soon_threadsafe, args=(called.set_result, 42))
+    waiter = aioxide.create_task(aioxide.wait_for(called, 10))
+    await aioxide.sleep(0)
+    loop.call_later(0.001, thread.start)
+    assert await waiter == 42
+    thread.join()
+    assert await timer == "slept"
+    assert loop.remove_reader(ours)
+    ours.close()
+    theirs.close()
+    return result
+
+
+def test_child_that_drops_the_inherited_loop_does_not_disturb_the_parent():
+    loop = aioxide.new_event_loop()
+    kept = [loop]
+
+    def drop():
+        nonlocal loop
+        loop = None
+        kept.clear()
+        gc.collect()
+        run_everything()
+
+    assert loop.run_until_complete(watch_while(loop, lambda: in_child(drop))) == SUCCESS
+    loop.close()
+
+
+def test_child_that_closes_the_inherited_loop_does_not_disturb_the_parent(loop):
+    ours, theirs = socket.socketpair()
+    seen = []
+
+    def readable():
+        seen.append(ours.recv(10))
+        loop.stop()
+
+    def close():
+        loop.close()
+        assert loop.is_closed()
+        gc.collect()
+        run_everything()
+
+    loop.add_reader(ours, readable)
+    assert in_child(close) == SUCCESS
+    guard = loop.call_later(2, loop.stop)
+    theirs.send(b"data")
+    loop.run_forever()
+    assert seen == [b"data"]
+    thread = threading.Timer(0.01, loop.call_soon_threadsafe, args=(loop.stop,))
+    thread.start()
+    loop.run_forever()
+    thread.join()
+    assert not guard.cancelled()
+    assert loop.time() < guard.when()
+    guard.cancel()
+    loop.remove_reader(ours)
+    ours.close()
+    theirs.close()
+
+
+def test_child_that_removes_an_inherited_reader_does_not_disturb_the_parent(loop):
+    """The kernel's interest list is shared after a fork, so the child must not edit it."""
+    ours, theirs = socket.socketpair()
+    loop.add_reader(ours, loop.stop)
+
+    def remove():
+        loop.remove_reader(ours)
+        ours.close()
+
+    assert in_child(remove) == SUCCESS
+    guard = loop.call_later(2, loop.stop)
+    theirs.send(b"data")
+    loop.run_forever()
+    assert loop.time() < guard.when()
+    guard.cancel()
+    loop.remove_reader(ours)
+    ours.close()
+    theirs.close()
+
+
+def test_thread_of_the_parent_may_fork_while_the_loop_runs(loop):
+    async def main():
+        return await aioxide.to_thread(in_child, run_everything)
+
+    assert loop.run_until_complete(main()) == SUCCESS
+
+
+def test_ctrl_c_works_in_the_child(loop):
+    def check():
+        async def main():
+            os.kill(os.getpid(), signal.SIGINT)
+            await aioxide.sleep(3600)
+
+        with pytest.raises(KeyboardInterrupt):
+            aioxide.run(main())
+
+    async def main():
+        return in_child(check)
+
+    assert loop.run_until_complete(main()) == SUCCESS

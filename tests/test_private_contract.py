@@ -1,0 +1,882 @@
+"""Private attributes and habits that libraries rely on.
+
+Each test runs with the stdlib too: what it demands holds there, on every version.
+"""
+
+import asyncio
+import contextvars
+import gc
+import inspect
+import sys
+import threading
+import weakref
+
+import pytest
+
+import aioxide
+
+
+@pytest.fixture(params=[asyncio, aioxide], ids=["stdlib", "aioxide"])
+def aio(request):
+    """The namespace under test."""
+    return request.param
+
+
+@pytest.fixture
+def loop(aio):
+    """A loop of the namespace."""
+    loop = asyncio.SelectorEventLoop() if aio is asyncio else aioxide.new_event_loop()
+    yield loop
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+
+
+def turn(loop, times=1):
+    """Lets everything that is ready run."""
+    for _ in range(times):
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+
+
+def cancel(loop, *tasks):
+    """Ends tasks without a report."""
+    for task in tasks:
+        task.cancel()
+    while not all(task.done() for task in tasks):
+        turn(loop)
+
+
+async def parked(future):
+    return await future
+
+
+async def noop():
+    pass
+
+
+WAITS = {
+    "future": lambda aio, loop: parked(loop.create_future()),
+    "task": lambda aio, loop: parked(loop.create_task(aio.sleep(3600))),
+    "sleep": lambda aio, loop: parked(aio.sleep(3600)),
+    "Lock.acquire": lambda aio, loop: twice(aio.Lock().acquire),
+    "Semaphore.acquire": lambda aio, loop: parked(aio.Semaphore(0).acquire()),
+    "Event.wait": lambda aio, loop: parked(aio.Event().wait()),
+    "Condition.wait": lambda aio, loop: wait_on(aio.Condition()),
+    "Barrier.wait": lambda aio, loop: parked(aio.Barrier(2).wait()),
+    "Queue.get": lambda aio, loop: parked(aio.Queue().get()),
+    "Queue.put": lambda aio, loop: twice(lambda queue=aio.Queue(1): queue.put(1)),
+    "Queue.join": lambda aio, loop: join(aio.Queue()),
+    "gather": lambda aio, loop: parked(gathered(aio, loop)),
+    "shield": lambda aio, loop: parked(shielded(aio, loop)),
+    "wait": lambda aio, loop: parked(aio.wait([loop.create_future()])),
+    "wait_for": lambda aio, loop: parked(aio.wait_for(loop.create_future(), 3600)),
+    "TaskGroup": lambda aio, loop: in_a_group(aio),
+}
+"""What a task can wait for, as a coroutine."""
+
+
+async def twice(call):
+    await call()
+    await call()
+
+
+async def wait_on(condition):
+    async with condition:
+        await condition.wait()
+
+
+async def join(queue):
+    queue.put_nowait(1)
+    await queue.join()
+
+
+async def gathered(aio, loop):
+    await aio.gather(loop.create_future())
+
+
+async def shielded(aio, loop):
+    await aio.shield(loop.create_future())
+
+
+async def in_a_group(aio):
+    async with aio.TaskGroup() as group:
+        group.create_task(aio.sleep(3600))
+
+
+# Tasks and what they wait for.
+
+
+@pytest.mark.parametrize("wait", WAITS)
+def test_fut_waiter(wait, aio, loop):
+    """anyio asks what a task waits for before it cancels it."""
+    task = loop.create_task(WAITS[wait](aio, loop))
+    assert task._fut_waiter is None
+    turn(loop, 2)
+    waiter = task._fut_waiter
+    assert isinstance(waiter, asyncio.Future)
+    assert (waiter.done(), waiter.cancelled()) == (False, False)
+    assert task._must_cancel is False
+    cancel(loop, *asyncio.all_tasks(loop))
+    assert task._fut_waiter is None
+    assert task.cancelled()
+    assert waiter.done()
+
+
+def test_must_cancel(aio, loop):
+    """anyio reads _must_cancel of a task that has been cancelled before it waits."""
+    task = loop.create_task(noop())
+    assert task._must_cancel is False
+    task.cancel()
+    assert task._must_cancel is True
+    turn(loop)
+    assert (task._must_cancel, task.cancelled()) == (False, True)
+
+
+def test_root_task(aio, loop):
+    """anyio finds the task of run_until_complete by a done callback that is asyncio's own."""
+
+    async def main():
+        callbacks = asyncio.current_task()._callbacks
+        return [callback for callback, context in callbacks if isinstance(context, contextvars.Context)]
+
+    assert loop.run_until_complete(main()) == [asyncio.base_events._run_until_complete_cb]
+
+
+@pytest.mark.parametrize("wait", WAITS)
+def test_state_of_the_coroutine(wait, aio, loop):
+    """anyio asks inspect whether a task has started."""
+    task = loop.create_task(WAITS[wait](aio, loop))
+    coro = task.get_coro()
+    assert inspect.getcoroutinestate(coro) == inspect.CORO_CREATED
+    turn(loop, 2)
+    assert inspect.getcoroutinestate(coro) == inspect.CORO_SUSPENDED
+    cancel(loop, *asyncio.all_tasks(loop))
+    assert inspect.getcoroutinestate(coro) == inspect.CORO_CLOSED
+
+
+LIBRARY = {
+    "sleep": lambda aio: aio.sleep(3600),
+    "Event.wait": lambda aio: aio.Event().wait(),
+    "Queue.get": lambda aio: aio.Queue().get(),
+    "Semaphore.acquire": lambda aio: aio.Semaphore(0).acquire(),
+    "Barrier.wait": lambda aio: aio.Barrier(2).wait(),
+}
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_state_of_the_librarys_own_coroutine(name, aio, loop):
+    """anyio, debuggers and tracers look at a task whose body is a coroutine of asyncio itself."""
+    coro = LIBRARY[name](aio)
+    assert asyncio.iscoroutine(coro)
+    assert inspect.isawaitable(coro)
+    assert (coro.__name__, coro.__qualname__) == (name.partition(".")[2] or name, name)
+    assert inspect.getcoroutinestate(coro) == inspect.CORO_CREATED
+    for attribute in ("cr_frame", "cr_code", "cr_await", "cr_running", "cr_origin"):
+        getattr(coro, attribute)
+    task = loop.create_task(coro)
+    turn(loop)
+    assert inspect.getcoroutinestate(coro) == inspect.CORO_SUSPENDED
+    assert task.get_coro() is coro
+    cancel(loop, task)
+    assert inspect.getcoroutinestate(coro) == inspect.CORO_CLOSED
+
+
+@pytest.mark.parametrize("wait", WAITS)
+def test_cancel_message(wait, aio, loop):
+    """anyio knows its own cancellations by their message."""
+    seen = []
+
+    async def main():
+        try:
+            await WAITS[wait](aio, loop)
+        except asyncio.CancelledError as error:
+            seen.append(error.args)
+            raise
+
+    task = loop.create_task(main())
+    turn(loop, 3)
+    task.cancel("Cancelled via cancel scope 7f")
+    while not task.done():
+        turn(loop)
+    assert seen == [("Cancelled via cancel scope 7f",)]
+    with pytest.raises(asyncio.CancelledError, match="scope 7f"):
+        task.result()
+    cancel(loop, *asyncio.all_tasks(loop))
+
+
+def test_cancel_message_of_a_future(aio, loop):
+    """qasync and anyio read the message where it is kept."""
+    future = loop.create_future()
+    assert future._cancel_message is None
+    future.cancel("why")
+    assert future._cancel_message == "why"
+    error = future._make_cancelled_error()
+    assert (type(error), error.args) == (asyncio.CancelledError, ("why",))
+
+
+def test_cancelling_counts(aio, loop):
+    """anyio, TaskGroup and timeout balance cancel() with uncancel(); several make one CancelledError."""
+    seen = []
+
+    async def main():
+        task = asyncio.current_task()
+        try:
+            await loop.create_future()
+        except asyncio.CancelledError as error:
+            seen.append((error.args, task.cancelling()))
+        assert [task.uncancel() for _ in range(4)] == [2, 1, 0, 0]
+        await aio.sleep(0)
+        return task.cancelling()
+
+    task = loop.create_task(main())
+    turn(loop)
+    for message in ("first", "second", "third"):
+        task.cancel(message)
+    assert loop.run_until_complete(task) == 0
+    assert len(seen) == 1
+    assert seen[0][1] == 3
+
+
+def test_tasks_take_attributes(aio, loop):
+    """Playwright keeps the caller's frame on the task."""
+    task = loop.create_task(noop())
+    task.__pw_caller_frame__ = "frame"
+    loop.run_until_complete(task)
+    assert task.__pw_caller_frame__ == "frame"
+
+
+@pytest.mark.parametrize("kind", ["task", "future", "loop"])
+def test_weak_references(kind, aio, loop):
+    """anyio keeps tasks and loops as keys of a WeakKeyDictionary."""
+    if kind == "task":
+        thing = loop.create_task(noop())
+        loop.run_until_complete(thing)
+    else:
+        thing = loop.create_future() if kind == "future" else loop
+    table = weakref.WeakKeyDictionary({thing: "value"})
+    gone = []
+    reference = weakref.ref(thing, gone.append)
+    assert table[thing] == "value"
+    assert reference() is thing
+    if kind != "loop":
+        del thing
+        gc.collect()
+        assert (reference(), len(table), len(gone)) == (None, 0, 1)
+
+
+def test_loop_takes_attributes(aio, loop):
+    """Sentry marks loops that it has patched."""
+    loop._sentry_instrumented = True
+    assert loop._sentry_instrumented is True
+
+
+@pytest.mark.parametrize("name", ["call_soon", "call_later", "call_at", "call_soon_threadsafe", "time"])
+def test_loop_methods_can_be_assigned_and_restored(name, aio, loop):
+    """aiocop, frontrun and test suites patch methods of the loop object."""
+    original = getattr(loop, name)
+    calls = []
+
+    def patched(*args, **kwargs):
+        calls.append(name)
+        return original(*args, **kwargs)
+
+    setattr(loop, name, patched)
+    assert getattr(loop, name) is patched
+    use = {
+        "call_soon": lambda: loop.call_soon(int),
+        "call_later": lambda: loop.call_later(0, int),
+        "call_at": lambda: loop.call_later(0, int),
+        "call_soon_threadsafe": lambda: loop.call_soon_threadsafe(int),
+        "time": lambda: loop.call_later(0, int),
+    }
+    use[name]()
+    assert calls
+    delattr(loop, name)
+    before = len(calls)
+    use[name]()
+    assert len(calls) == before
+
+
+def test_close_can_be_assigned(aio, loop):
+    """aiohttp's and frontrun's test helpers keep a loop open by replacing close()."""
+    calls = []
+    loop.close = lambda: calls.append("close")
+    loop.close()
+    assert (calls, loop.is_closed()) == (["close"], False)
+    del loop.close
+    loop.run_until_complete(noop())
+
+
+def test_handle_attributes(aio, loop):
+    """ddtrace, aiodebug and Playwright read and wrap Handle._run."""
+    seen = []
+    handle = loop.call_soon(seen.append, 1)
+    assert (handle._callback.__name__, tuple(handle._args), handle._cancelled) == ("append", (1,), False)
+    assert handle._loop is loop
+    assert handle._source_traceback is None
+    handle._run()
+    assert seen == [1]
+    turn(loop)
+    assert seen == [1, 1]
+    cancelled = loop.call_soon(seen.append, 2)
+    cancelled.cancel()
+    assert (cancelled._cancelled, cancelled._callback, cancelled._args) == (True, None, None)
+    turn(loop)
+    assert seen == [1, 1]
+
+
+def test_timer_handle_attributes(aio, loop):
+    """Virtual clocks read when a timer is due and whether it is in the loop's list."""
+    handle = loop.call_at(loop.time() + 3600, int)
+    assert handle._when == handle.when()
+    assert handle._scheduled is True
+    handle.cancel()
+    assert handle._cancelled is True
+
+
+def test_handle_source_traceback(aio, loop):
+    """aiodebug tells where a slow callback was scheduled."""
+    loop.set_debug(True)
+    handle = loop.call_soon(int)
+    assert handle._source_traceback[-1].filename == __file__
+    turn(loop)
+
+
+@pytest.mark.parametrize("kind", ["future", "task"])
+def test_source_traceback_can_be_shortened(kind, aio, loop):
+    """Sentry removes its own frame from the end of the list."""
+    loop.set_debug(True)
+    thing = aio.Future(loop=loop) if kind == "future" else loop.create_task(noop())
+    length = len(thing._source_traceback)
+    assert thing._source_traceback[-1].name == "test_source_traceback_can_be_shortened"
+    del thing._source_traceback[-1]
+    assert len(thing._source_traceback) == length - 1
+    turn(loop)
+
+
+def test_no_source_traceback_without_debug(aio, loop):
+    """Sentry tests for None."""
+    assert aio.Future(loop=loop)._source_traceback is None
+
+
+def test_task_factory_that_makes_asyncio_tasks(aio, loop):
+    """Sentry and aiomonitor chain the factory, or make the stdlib's task."""
+    previous = loop.get_task_factory()
+    assert previous is None
+    made = []
+
+    def factory(loop, coro, **kwargs):
+        task = asyncio.Task(coro, loop=loop, **kwargs)
+        made.append(task)
+        return task
+
+    loop.set_task_factory(factory)
+
+    async def main():
+        return await asyncio.gather(aio.create_task(parked(aio.sleep(0, 1))), asyncio.create_task(aio.sleep(0, 2)))
+
+    assert loop.run_until_complete(main()) == [1, 2]
+    assert len(made) == 3
+
+
+# Running coroutines without a task.
+
+
+class Driver:
+    """Drives a coroutine as granian and temporalio do: it is registered as if it were a task."""
+
+    def __init__(self, loop, coro):
+        self.loop, self.coro, self.finished = loop, coro, False
+        asyncio.tasks._register_task(self)
+        loop.call_soon(self.step)
+
+    def done(self):
+        return self.finished
+
+    def get_loop(self):
+        return self.loop
+
+    def step(self, _=None):
+        asyncio.tasks._enter_task(self.loop, self)
+        try:
+            future = self.coro.send(None)
+        except StopIteration as end:
+            self.finished = True
+            self.result = end.value
+            asyncio.tasks._unregister_task(self)
+            self.loop.stop()
+        else:
+            if future is None:
+                self.loop.call_soon(self.step)
+            else:
+                future._asyncio_future_blocking = False
+                future.add_done_callback(self.step)
+        finally:
+            asyncio.tasks._leave_task(self.loop, self)
+
+
+def test_coroutine_driven_by_hand(aio, loop):
+    """granian drives coroutines itself, with _register_task, _enter_task and _leave_task."""
+
+    async def main():
+        seen.append((asyncio.current_task(), aio.current_task(), driver in aio.all_tasks(loop)))
+        await aio.sleep(0)
+        future = loop.create_future()
+        loop.call_soon(future.set_result, 1)
+        result = await future + await loop.create_task(parked(aio.sleep(0, 2)))
+        event = aio.Event()
+        loop.call_soon(event.set)
+        await event.wait()
+        await aio.sleep(0.001)
+        seen.append((asyncio.current_task(), aio.current_task(), driver in aio.all_tasks(loop)))
+        return result
+
+    seen = []
+    driver = Driver(loop, main())
+    loop.run_forever()
+    assert driver.result == 3
+    assert seen == [(driver, driver, True)] * 2
+    assert driver not in aio.all_tasks(loop)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="from 3.12")
+def test_swap_current_task(aio, loop):
+    """Playwright and nest_asyncio2 take the current task away for a while."""
+
+    async def main():
+        task = aio.current_task()
+        assert asyncio.tasks._swap_current_task(loop, None) is task
+        assert aio.current_task() is asyncio.current_task() is None
+        assert asyncio.tasks._swap_current_task(loop, task) is None
+        await aio.sleep(0)
+        return aio.current_task() is task
+
+    assert loop.run_until_complete(main())
+
+
+def test_running_loop_set_by_hand(aio, loop):
+    """temporalio, qasync and trio-asyncio set the running loop themselves."""
+    asyncio._set_running_loop(loop)
+    try:
+        assert aio.get_running_loop() is aio.get_event_loop() is aio._get_running_loop() is loop
+        assert aio.Future().get_loop() is loop
+    finally:
+        asyncio._set_running_loop(None)
+    with pytest.raises(RuntimeError):
+        aio.get_running_loop()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="from 3.14")
+def test_awaited_by(aio, loop):
+    """The call graph of asyncio walks from a future to the tasks that await it."""
+    future = loop.create_future()
+    inner = loop.create_task(parked(future))
+    outer = loop.create_task(parked(inner))
+    group = loop.create_task(gathered_of(aio, inner))
+    turn(loop, 2)
+    assert future._asyncio_awaited_by == {inner}
+    assert outer in inner._asyncio_awaited_by
+    assert len(inner._asyncio_awaited_by) == 2
+    asyncio.future_add_to_awaited_by(future, outer)
+    assert future._asyncio_awaited_by == {inner, outer}
+    asyncio.future_discard_from_awaited_by(future, outer)
+    assert future._asyncio_awaited_by == {inner}
+    graph = asyncio.capture_call_graph(future)
+    assert [call.future for call in graph.awaited_by] == [inner]
+    future.set_result(1)
+    loop.run_until_complete(aio.gather(outer, group))
+    assert not future._asyncio_awaited_by
+    assert not inner._asyncio_awaited_by
+
+
+async def gathered_of(aio, task):
+    await aio.gather(task)
+
+
+def test_future_blocking_flag(aio, loop):
+    """Foreign schedulers (granian, tornado's tests) keep the protocol of __await__ by this attribute."""
+    future = loop.create_future()
+    assert type(future)._asyncio_future_blocking is not None
+    assert future._asyncio_future_blocking is False
+    steps = future.__await__()
+    assert next(steps) is future
+    assert future._asyncio_future_blocking is True
+    future._asyncio_future_blocking = False
+    assert future._asyncio_future_blocking is False
+    future.set_result(42)
+    with pytest.raises(StopIteration) as end:
+        next(steps)
+    assert end.value.value == 42
+
+
+# Private state.
+
+
+def test_future_state(aio, loop):
+    """tornado, distributed and asynctest read the state of futures."""
+    pending, done, failed, cancelled = (loop.create_future() for _ in range(4))
+    done.set_result(42)
+    failed.set_exception(ValueError("text"))
+    cancelled.cancel()
+    assert [each._state for each in (pending, done, failed, cancelled)] == [
+        "PENDING", "FINISHED", "FINISHED", "CANCELLED",
+    ]  # fmt: skip
+    assert (pending._result, pending._exception, pending._loop) == (None, None, loop)
+    assert (done._result, done._exception) == (42, None)
+    assert (type(failed._exception), failed._result) == (ValueError, None)
+    assert (failed._log_traceback, done._log_traceback) == (True, False)
+    failed._log_traceback = False
+    assert failed._log_traceback is False
+
+
+def test_future_callbacks(aio, loop):
+    """anyio and debuggers read _callbacks: None, or a list of pairs."""
+    future = loop.create_future()
+    assert not future._callbacks
+    context = contextvars.copy_context()
+
+    def first(_):
+        pass
+
+    def second(_):
+        pass
+
+    future.add_done_callback(first, context=context)
+    assert future._callbacks == [(first, context)]
+    future.add_done_callback(second)
+    assert [callback for callback, _ in future._callbacks] == [first, second]
+    assert future.remove_done_callback(first) == 1
+    assert [callback for callback, _ in future._callbacks] == [second]
+    future.set_result(None)
+    assert not future._callbacks
+    turn(loop)
+
+
+@pytest.mark.parametrize("combinator", ["gather", "shield"])
+def test_callbacks_of_a_combinator(combinator, aio, loop):
+    """anyio looks through the callbacks of the futures that gather and shield make."""
+
+    async def main():
+        outer = getattr(aio, combinator)(loop.create_future())
+        before = len(outer._callbacks or ())
+        outer.add_done_callback(print)
+        assert outer._callbacks[-1][0] is print
+        assert len(outer._callbacks) == before + 1
+        outer.remove_done_callback(print)
+        outer.cancel()
+        await aio.gather(outer, return_exceptions=True)
+
+    loop.run_until_complete(main())
+
+
+def test_task_attributes(aio, loop):
+    """debugpy, aiomonitor and CPython's own tests read and set these."""
+    coro = parked(loop.create_future())
+    task = loop.create_task(coro)
+    assert task._coro is coro
+    assert task._loop is loop
+    assert task._log_destroy_pending is True
+    task._log_destroy_pending = False
+    assert task._log_destroy_pending is False
+    cancel(loop, task)
+
+
+def test_pending_task_can_be_dropped_in_silence(aio, loop):
+    """CPython's tests and aiohttp set _log_destroy_pending to False before they let a task go."""
+    reports = []
+    loop.set_exception_handler(lambda loop, context: reports.append(context["message"]))
+    for silent in (True, False):
+        task = loop.create_task(parked(loop.create_future()))
+        turn(loop)
+        task._log_destroy_pending = not silent
+        del task
+        gc.collect()
+    assert reports == ["Task was destroyed but it is pending!"]
+
+
+def test_lock_state(aio, loop):
+    """asyncio-throttle, aiocache and redis read the waiters of locks."""
+
+    async def main():
+        lock = aio.Lock()
+        assert (lock._locked, len(lock._waiters or ())) == (False, 0)
+        await lock.acquire()
+        waiter = loop.create_task(lock.acquire())
+        await aio.sleep(0)
+        assert (lock._locked, len(lock._waiters)) == (True, 1)
+        assert [each.done() for each in lock._waiters] == [False]
+        assert lock._get_loop() is lock._loop is loop
+        lock.release()
+        await waiter
+        assert len(lock._waiters) == 0
+
+    loop.run_until_complete(main())
+
+
+def test_event_state(aio, loop):
+    """aiormq and asynctest read these."""
+
+    async def main():
+        event = aio.Event()
+        assert (event._value, len(event._waiters)) == (False, 0)
+        waiter = loop.create_task(event.wait())
+        await aio.sleep(0)
+        assert len(event._waiters) == 1
+        event.set()
+        assert event._value is True
+        await waiter
+        assert len(event._waiters) == 0
+
+    loop.run_until_complete(main())
+
+
+def test_semaphore_state(aio, loop):
+    """aiolimiter, discord.py and aiohttp-retry read the value, and set it."""
+
+    async def main():
+        semaphore = aio.Semaphore(2)
+        assert (semaphore._value, len(semaphore._waiters or ())) == (2, 0)
+        await semaphore.acquire()
+        assert semaphore._value == 1
+        semaphore._value = 0
+        assert semaphore.locked()
+        waiter = loop.create_task(semaphore.acquire())
+        await aio.sleep(0)
+        assert len(semaphore._waiters) == 1
+        semaphore.release()
+        await waiter
+        assert semaphore._value == 0
+
+    loop.run_until_complete(main())
+
+
+def test_condition_state(aio, loop):
+    """aiomisc and asynctest reach for the lock and the waiters."""
+
+    async def main():
+        lock = aio.Lock()
+        condition = aio.Condition(lock)
+        assert condition._lock is lock
+        waiter = loop.create_task(wait_on(condition))
+        await aio.sleep(0)
+        assert len(condition._waiters) == 1
+        async with condition:
+            assert lock.locked()
+            condition.notify()
+        await waiter
+        assert len(condition._waiters) == 0
+
+    loop.run_until_complete(main())
+
+
+def test_barrier_state(aio, loop):
+    """CPython's tests read the count."""
+
+    async def main():
+        barrier = aio.Barrier(2)
+        waiter = loop.create_task(barrier.wait())
+        await aio.sleep(0)
+        assert barrier._count == barrier.n_waiting == 1
+        await barrier.wait()
+        await waiter
+        assert barrier._count == 0
+
+    loop.run_until_complete(main())
+
+
+def test_queue_state(aio, loop):
+    """aiokafka, janus and faststream read the inner queue and the waiters."""
+
+    async def main():
+        queue = aio.Queue(1)
+        assert (queue._maxsize, queue._unfinished_tasks, len(queue._queue)) == (1, 0, 0)
+        assert queue._finished.is_set()
+        getter = loop.create_task(queue.get())
+        await aio.sleep(0)
+        assert (len(queue._getters), len(queue._putters)) == (1, 0)
+        queue.put_nowait("one")
+        await getter
+        queue.put_nowait("two")
+        assert list(queue._queue) == ["two"]
+        assert queue._unfinished_tasks == 2
+        assert not queue._finished.is_set()
+        putter = loop.create_task(queue.put("three"))
+        await aio.sleep(0)
+        assert (len(queue._getters), len(queue._putters)) == (0, 1)
+        assert queue._format() in repr(queue)
+        queue.get_nowait()
+        await putter
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="from 3.13")
+def test_queue_shutdown_state(aio, loop):
+    """janus follows asyncio's shutdown."""
+    queue = aio.Queue()
+    assert queue._is_shutdown is False
+    queue.shutdown()
+    assert queue._is_shutdown is True
+
+
+def test_queue_subclass_with_a_store_of_its_own(aio, loop):
+    """psycopg, asyncpg and aiohttp's friends override _init, _get and _put."""
+
+    class Unique(aio.Queue):
+        def _init(self, maxsize):
+            self.log = [("init", maxsize)]
+            self._queue = {}
+
+        def _put(self, item):
+            self.log.append(("put", item))
+            self._queue[item] = None
+
+        def _get(self):
+            item = next(reversed(self._queue))
+            del self._queue[item]
+            self.log.append(("get", item))
+            return item
+
+        def _format(self):
+            return f"items={len(self._queue)}"
+
+    async def main():
+        queue = Unique(2)
+        getter = loop.create_task(queue.get())
+        await aio.sleep(0)
+        for item in "abb":
+            await queue.put(item)
+            await aio.sleep(0)
+        assert await getter == "a"
+        assert (queue.qsize(), queue.full(), queue.empty()) == (1, False, False)
+        assert "items=1" in repr(queue)
+        queue.put_nowait("c")
+        assert queue.full()
+        putter = loop.create_task(queue.put("d"))
+        await aio.sleep(0)
+        assert not putter.done()
+        assert await queue.get() == "c"
+        await putter
+        assert queue.log[:3] == [("init", 2), ("put", "a"), ("get", "a")]
+        return [queue.get_nowait(), queue.get_nowait()]
+
+    assert loop.run_until_complete(main()) == ["d", "b"]
+
+
+def test_heap_and_stack_queues_keep_lists(aio, loop):
+    """distributed and psycopg look into _queue of the two."""
+    heap, stack = aio.PriorityQueue(), aio.LifoQueue()
+    for item in (3, 1, 2):
+        heap.put_nowait(item)
+        stack.put_nowait(item)
+    assert sorted(heap._queue) == [1, 2, 3]
+    assert heap._queue[0] == 1
+    assert list(stack._queue) == [3, 1, 2]
+
+
+def test_task_group_state(aio, loop):
+    """Textual and aiomonitor read the tasks of a group."""
+
+    async def main():
+        async with aio.TaskGroup() as group:
+            task = group.create_task(parked(aio.sleep(0)))
+            assert set(group._tasks) == {task}
+        assert not group._tasks
+
+    loop.run_until_complete(main())
+
+
+def test_loop_state(aio, loop):
+    """nest_asyncio2, Sentry, pytest-asyncio and anyio's runner read these."""
+    assert loop._default_executor is None
+    assert loop._executor_shutdown_called is False
+    assert loop._thread_id is None
+    assert loop._debug is False
+    assert loop._exception_handler is None
+    assert loop._task_factory is None
+    assert len(loop._asyncgens) == 0
+    loop._check_closed()
+    loop._check_running()
+
+    async def main():
+        assert loop._thread_id == threading.get_ident()
+        with pytest.raises(RuntimeError, match="already running"):
+            loop._check_running()
+        await loop.run_in_executor(None, int)
+
+    loop.run_until_complete(main())
+    assert loop._default_executor is not None
+    assert loop._thread_id is None
+    loop.run_until_complete(loop.shutdown_default_executor())
+    assert loop._executor_shutdown_called is True
+
+
+def test_closed_loop_state(aio):
+    """pytest-asyncio and tornado ask a closed loop."""
+    loop = asyncio.SelectorEventLoop() if aio is asyncio else aioxide.new_event_loop()
+    loop.close()
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop._check_closed()
+
+
+def test_loop_settings_are_seen_in_private_attributes(aio, loop):
+    """Sentry and opentelemetry save and restore them."""
+
+    def handler(loop, context):
+        pass
+
+    def factory(loop, coro, **kwargs):
+        return asyncio.Task(coro, loop=loop, **kwargs)
+
+    loop.set_exception_handler(handler)
+    loop.set_task_factory(factory)
+    loop.set_debug(True)
+    assert (loop._exception_handler, loop._task_factory, loop._debug) == (handler, factory, True)
+
+
+def test_async_generators_are_counted(aio, loop):
+    """pytest-asyncio looks at generators that a test has left open."""
+
+    async def generator():
+        yield 1
+        yield 2
+
+    async def main():
+        steps = generator()
+        await anext(steps)
+        assert list(loop._asyncgens) == [steps]
+        await steps.aclose()
+
+    loop.run_until_complete(main())
+
+
+def test_coroutine_functions_are_known(aio):
+    """asgiref, Sentry and aiormq ask whether a function has to be awaited."""
+    ask = inspect.iscoroutinefunction if sys.version_info >= (3, 12) else asyncio.iscoroutinefunction
+    for function in (aio.sleep, aio.wait_for, aio.to_thread, aio.Lock().acquire, aio.Queue().get, aio.Event().wait):
+        assert ask(function)
+    for function in (aio.create_task, aio.gather, aio.shield, aio.Lock().release, aio.Queue().get_nowait):
+        assert not ask(function)
+
+
+def test_concurrent_futures_are_chained(aio, loop):
+    """distributed and ray chain futures of threads to futures of the loop, both ways."""
+    import concurrent.futures
+
+    async def main():
+        source, target = concurrent.futures.Future(), loop.create_future()
+        asyncio.futures._chain_future(source, target)
+        threading.Thread(target=source.set_result, args=(1,)).start()
+        assert await target == 1
+        source, target = loop.create_future(), concurrent.futures.Future()
+        asyncio.futures._chain_future(source, target)
+        source.set_exception(ValueError("text"))
+        await aio.sleep(0)
+        assert isinstance(target.exception(timeout=10), ValueError)
+        source, target = concurrent.futures.Future(), loop.create_future()
+        asyncio.futures._chain_future(source, target)
+        target.cancel()
+        await aio.sleep(0)
+        return source.cancelled()
+
+    assert loop.run_until_complete(main())
