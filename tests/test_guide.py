@@ -86,7 +86,12 @@ def test_every_example_is_tested():
     assert [example.__name__ for example in guide.EXAMPLES] == ["which_loop", *OUTPUT]
 
 
-@pytest.mark.parametrize("name", OUTPUT)
+SLOW = {"wait_for_eternity"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in OUTPUT]
+)
 def test_example_on_the_stdlib(name, capsys):
     getattr(guide, name)()
     assert capsys.readouterr().out.splitlines() == OUTPUT[name]
@@ -97,18 +102,22 @@ def test_stdlib_runs_the_stdlib_loop(capsys):
     assert capsys.readouterr().out == "event loop from asyncio\n"
 
 
+@pytest.mark.slow
 def test_native_run_succeeds_in_silence(native_run):
     assert (native_run.returncode, native_run.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_native_run_has_every_example(native_run):
     assert list(sections(native_run.stdout)) == ["which_loop", *OUTPUT]
 
 
+@pytest.mark.slow
 def test_native_run_has_a_native_loop(native_run):
     assert sections(native_run.stdout)["which_loop"] == ["event loop from aioxide"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OUTPUT)
 def test_example_under_aioxide(name, native_run):
     assert sections(native_run.stdout)[name] == OUTPUT[name]

@@ -122,7 +122,9 @@ def test_name_is_in_all(name):
     assert name in aioxide.__all__
 
 
-@pytest.mark.parametrize("name", sorted(name for name in LATER & set(asyncio.__all__) - LOOP_CLASSES if hasattr(aioxide, name)))
+@pytest.mark.parametrize(
+    "name", sorted(name for name in LATER & set(asyncio.__all__) - LOOP_CLASSES if hasattr(aioxide, name))
+)
 def test_later_name_is_shared_or_native(name):
     ours = getattr(aioxide, name)
     assert ours is getattr(asyncio, name) or ours.__module__.partition(".")[0] == "aioxide"

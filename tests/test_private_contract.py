@@ -116,7 +116,7 @@ def test_fut_waiter(wait, aio, loop):
     assert isinstance(waiter, asyncio.Future)
     assert (waiter.done(), waiter.cancelled()) == (False, False)
     assert task._must_cancel is False
-    cancel(loop, *asyncio.all_tasks(loop))
+    cancel(loop, *aio.all_tasks(loop))
     assert task._fut_waiter is None
     assert task.cancelled()
     assert waiter.done()
@@ -150,7 +150,7 @@ def test_state_of_the_coroutine(wait, aio, loop):
     assert inspect.getcoroutinestate(coro) == inspect.CORO_CREATED
     turn(loop, 2)
     assert inspect.getcoroutinestate(coro) == inspect.CORO_SUSPENDED
-    cancel(loop, *asyncio.all_tasks(loop))
+    cancel(loop, *aio.all_tasks(loop))
     assert inspect.getcoroutinestate(coro) == inspect.CORO_CLOSED
 
 
@@ -201,7 +201,7 @@ def test_cancel_message(wait, aio, loop):
     assert seen == [("Cancelled via cancel scope 7f",)]
     with pytest.raises(asyncio.CancelledError, match="scope 7f"):
         task.result()
-    cancel(loop, *asyncio.all_tasks(loop))
+    cancel(loop, *aio.all_tasks(loop))
 
 
 def test_cancel_message_of_a_future(aio, loop):

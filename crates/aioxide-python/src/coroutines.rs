@@ -6,8 +6,8 @@
 use std::cell::{Cell, RefCell};
 
 use crate::ffi::{
-    Args, Builtin, Class, ClassBuilder, Machine, MachineBox, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Slot, Visit,
-    awaitable_iterator, function_code, send, stop_iteration, throw,
+    Args, Builtin, Class, ClassBuilder, Machine, MachineBox, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Slot, Visit, Warning,
+    awaitable_iterator, function_code, send, stop_iteration, throw, warn,
 };
 use crate::{names, stdlib};
 
@@ -188,6 +188,13 @@ fn answer(sent: Sent) -> PyRes {
 
 /// The exception instance that `throw(type[, value[, traceback]])` means.
 pub fn thrown_instance(args: &Args<'_>) -> PyRes {
+    if cfg!(Py_3_12) && args.get(1).is_some() {
+        warn(
+            Warning::Deprecation,
+            "the (type, exc, tb) signature of throw() is deprecated, use the single-arg signature instead.",
+            1,
+        )?;
+    }
     let (kind, value) = (args.req(0), args.some(1));
     let traceback = args.some(2);
     let exception = if kind.is_exception() {

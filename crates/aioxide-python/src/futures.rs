@@ -793,7 +793,8 @@ pub fn is_future(object: &Obj) -> PyRes<bool> {
     if CLASS.is_instance(object) {
         return Ok(true);
     }
-    let class = object.class();
+    // Mocks of a future name its class here.
+    let class = object.getattr(names::dunder_class())?;
     if class.getattr_opt(names::asyncio_future_blocking())?.is_none() {
         return Ok(false);
     }
@@ -845,6 +846,10 @@ pub fn is_exact_task(object: &Obj) -> bool {
 /// What `Future(*, loop=None)` does.
 pub fn init_future(future: &Future, loop_: Option<&Obj>, class_name: impl FnOnce() -> String) -> PyRes<()> {
     if future.is_initialized() {
+        // CPython: up to 3.14 a second `__init__` starts the future anew. Differs: here it has no effect.
+        if !cfg!(Py_3_15) {
+            return Ok(());
+        }
         return Err(Raised::runtime_error(&format!("{} object is already initialized", class_name())));
     }
     let loop_ = match loop_ {
@@ -867,13 +872,10 @@ where
 {
     builder
         .method("result(self, /)", "The result. Raises the exception that was set, `CancelledError` or `InvalidStateError`.", |this, _| {
-            let this = this.upcast::<Future>();
-            this.loop_ref()?;
-            this.outcome()
+            this.upcast::<Future>().outcome()
         })
         .method("exception(self, /)", "The exception that was set, or `None`. Raises `CancelledError` or `InvalidStateError`.", |this, _| {
             let this = this.upcast::<Future>();
-            this.loop_ref()?;
             match this.state() {
                 FutureState::Cancelled => Err(Raised::raise(&this.make_cancelled_error()?)),
                 FutureState::Pending => {

@@ -34,6 +34,8 @@ fn _aioxide(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 /// Makes every class and function, in the order of their dependencies.
 fn init(module: &Obj) -> PyRes<()> {
+    // First of all: `_asyncio` imports parts of `asyncio`, which import `_asyncio`; the other way round it is made twice.
+    Obj::import("asyncio")?;
     ffi::make_function_classes()?;
     coroutines::init()?;
     events::init()?;

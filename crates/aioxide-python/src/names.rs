@@ -36,6 +36,7 @@ names! {
     debug,
     default_exception_handler,
     done,
+    dunder_class = "__class__",
     dunder_name = "__name__",
     eager_start,
     error,

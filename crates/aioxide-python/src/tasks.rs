@@ -102,6 +102,8 @@ impl Native for Task {
     }
 
     fn finalize(this: &Ref<Self>) {
+        // The report may bring the task back to life, but not back among the tasks.
+        task_state::unregister(this, &this.registration);
         if this.dies_pending()
             && let Err(raised) = this.report_destroyed()
         {
