@@ -10,11 +10,11 @@
 
 use std::cell::Cell;
 
-use crate::coroutines::{Coroutine, Delegate, coroutine};
+use crate::coroutines::Coroutine;
 use crate::events::{EventLoop, LoopRef, get_event_loop, get_running_loop, leaves_the_loop, report_callback_error};
 use crate::ffi::task_state::{self, Registration};
 use crate::ffi::{
-    Builtin, Class, ClassBuilder, Counter, Extends, Imported, Kind, Machine, Native, Obj, PyRes, Raised, Ref, Resume, Sent,
+    Builtin, Class, ClassBuilder, Counter, Extends, GilCell, Imported, Kind, Native, Obj, PyRes, Raised, Ref, Sent,
     Slot, Visit, copy_current_context, function, in_context, link_future_class, preserving_exception, send, throw,
 };
 use crate::futures::{self, Blocking, Future, FutureState, Wakeup, exact_or_task, init_future};
@@ -318,6 +318,11 @@ impl Ref<Task> {
             self.log_destroy_pending.set(false);
             return Err(Raised::type_error(&format!("a coroutine was expected, got {}", coro.repr()?)));
         }
+        match options.name {
+            None => self.number.set(NUMBERS.next()),
+            Some(name) if name.is_exact_str() => self.name.set(name.clone()),
+            Some(name) => self.name.set(name.to_str()?),
+        }
         let context = match options.context {
             None => copy_current_context()?,
             Some(context) if context.is_context() => context.clone(),
@@ -329,16 +334,14 @@ impl Ref<Task> {
                 )));
             }
         };
-        match options.name {
-            None => self.number.set(NUMBERS.next()),
-            Some(name) if name.is_exact_str() => self.name.set(name.clone()),
-            Some(name) => self.name.set(name.to_str()?),
-        }
         self.context.set(context);
         self.coro.set(coro.clone());
         task_state::publish_task(self, coro, self.name.get().as_ref());
         task_state::register(self, &self.registration);
         let loop_ = self.future.loop_ref()?;
+        if let LoopRef::Foreign(_) = loop_ {
+            link_registry()?;
+        }
         if options.eager_start && loop_.obj().method(names::is_running(), [])?.truth()? {
             let started = self.start_eagerly(&loop_.clone());
             if started.is_err() {
@@ -919,7 +922,9 @@ pub fn ensure_future(object: &Obj, loop_: Option<&Obj>) -> PyRes {
     let coro = if is_coroutine(object)? {
         object.clone()
     } else if stdlib::isawaitable()?.call([object])?.truth()? {
-        coroutine("_wrap_awaitable", WrapAwaitable { awaitable: Some(object.clone()), delegate: None })?.into_obj()
+        // A coroutine of Python's own class, as users see it in `get_coro()`.
+        static WRAP: Imported = Imported::new("aioxide._awaitables", "_wrap_awaitable");
+        WRAP.get()?.call([object])?
     } else {
         return Err(Raised::type_error("An asyncio.Future, a coroutine or an awaitable is required"));
     };
@@ -959,44 +964,13 @@ pub fn create_task_on(loop_: &Obj, coro: &Obj) -> PyRes {
     loop_.method(names::create_task(), [coro])
 }
 
-/// The coroutine that awaits any awaitable.
-struct WrapAwaitable {
-    /// What is to be awaited, before the start.
-    awaitable: Option<Obj>,
-    /// What is awaited.
-    delegate: Option<Delegate>,
-}
-
-impl Machine for WrapAwaitable {
-    fn resume(&mut self, input: Resume) -> PyRes<Sent> {
-        if let Some(awaitable) = self.awaitable.take() {
-            self.delegate = Some(Delegate::new(&awaitable)?);
-        }
-        match &self.delegate {
-            Some(delegate) => delegate.resume(input),
-            None => Err(not_initialized()),
-        }
-    }
-
-    fn traverse(&self, visit: &mut Visit<'_>) {
-        if let Some(awaitable) = &self.awaitable {
-            visit.obj(awaitable);
-        }
-        if let Some(delegate) = &self.delegate {
-            visit.obj(delegate.awaited());
-        }
-    }
-
-    fn awaits(&self) -> Option<Obj> {
-        self.delegate.as_ref().map(|delegate| delegate.awaited().clone())
-    }
-}
-
 /// Makes `asyncio.all_tasks` of the standard library see native tasks (up to 3.13, where its registry is a `WeakSet`).
 pub fn link_registry() -> PyRes<()> {
-    if cfg!(Py_3_14) {
+    static LINKED: GilCell<bool> = GilCell::new(cfg!(Py_3_14));
+    if LINKED.get() {
         return Ok(());
     }
+    LINKED.set(true);
     static LINK: Imported = Imported::new("aioxide._tasks_registry", "link_stdlib_registry");
     LINK.get()?.call([]).map(drop)
 }

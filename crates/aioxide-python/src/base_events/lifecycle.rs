@@ -7,8 +7,8 @@ use aioxide_engine::{Plan, Scheduler, monotonic_ns};
 
 use crate::events::{EventLoop, Handle, run_handle, run_timer};
 use crate::ffi::{
-    Args, Builtin, ClassBuilder, Native, Obj, PyRes, Raised, Ref, check_signals, ident, preserving_exception,
-    warn_resource, without_gil,
+    Args, Builtin, ClassBuilder, GilCell, Kind, Native, Obj, PyRes, Raised, Ref, check_signals, function, ident,
+    preserving_exception, warn_resource, without_gil,
 };
 use crate::tasks::ensure_future;
 use crate::{names, stdlib};
@@ -152,7 +152,10 @@ fn wake_on_signals(this: &Ref<EventLoop>) -> PyRes<Option<Obj>> {
     let fd = Obj::int(i64::from(this.scheduler()?.wakeup_fd()))?;
     let no = Obj::bool(false);
     match stdlib::set_wakeup_fd()?.call_kw(&[&fd], &[(names::warn_on_full_buffer(), &no)]) {
-        Ok(previous) => Ok(Some(previous)),
+        Ok(previous) => {
+            SIGNALS_ARE_OURS.set(true);
+            Ok(Some(previous))
+        }
         // Not the main interpreter: no signals arrive here.
         Err(raised) if raised.is(Builtin::Value) => {
             raised.discard();
@@ -192,6 +195,11 @@ fn tear_down(this: &Ref<EventLoop>, setup: &Setup) -> PyRes<()> {
 
 /// Gives signals back to the descriptor from before, unless somebody else has put in another one meanwhile.
 fn restore_wakeup_fd(this: &Ref<EventLoop>, previous: &Obj) -> PyRes<()> {
+    if !SIGNALS_ARE_OURS.get() {
+        // A child that was forked in this run gave it up already.
+        return Ok(());
+    }
+    SIGNALS_ARE_OURS.set(false);
     let found = stdlib::set_wakeup_fd()?.call([previous])?;
     let ours = this.scheduler().map_or(-1, |scheduler| i64::from(scheduler.wakeup_fd()));
     if found.as_i64()? != ours && found.as_i64()? != -1 {
@@ -410,3 +418,28 @@ fn track_origins(this: &Ref<EventLoop>, enabled: bool) -> PyRes<()> {
     }
     Ok(())
 }
+
+/// Has forked children give up the wakeup descriptor, which belongs to the parent's loop.
+pub(super) fn watch_forks() -> PyRes<()> {
+    let (_, after) = function(
+        Kind::Builtin,
+        "aioxide._aioxide",
+        "_after_fork_in_child()",
+        "Gives up the signal wakeup descriptor that was inherited from a running loop.",
+        |_| after_fork_in_child(),
+    )?;
+    let register = Obj::import("os")?.getattr_str("register_at_fork")?;
+    register.call_kw(&[], &[(&Obj::str("after_in_child")?, &after)]).map(drop)
+}
+
+/// In the child: no loop is running, and signals must not be written to the parent's socket.
+fn after_fork_in_child() -> PyRes<()> {
+    if SIGNALS_ARE_OURS.get() {
+        SIGNALS_ARE_OURS.set(false);
+        stdlib::set_wakeup_fd()?.call([&Obj::int(-1)?])?;
+    }
+    stdlib::set_running_loop()?.call([&Obj::none()]).map(drop)
+}
+
+/// Are signals written to the socket of one of our loops right now?
+static SIGNALS_ARE_OURS: GilCell<bool> = GilCell::new(false);

@@ -94,7 +94,8 @@ pub fn init(module: &Obj) -> PyRes<()> {
         "A new event loop. Serves as `loop_factory` everywhere.",
         |_| LOOP_CLASS.get()?.call([]),
     )?;
-    add_to_module(module, "new_event_loop", &new_event_loop)
+    add_to_module(module, "new_event_loop", &new_event_loop)?;
+    lifecycle::watch_forks()
 }
 
 /// The class that `new_event_loop` makes instances of.
