@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 
 use crate::ffi::{
-    Args, Builtin, Class, ClassBuilder, Machine, MachineBox, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Slot, Visit, Warning,
+    Builtin, Class, ClassBuilder, Machine, MachineBox, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Slot, Visit, Warning,
     awaitable_iterator, function_code, send, stop_iteration, throw, warn,
 };
 use crate::{names, stdlib};
@@ -186,17 +186,42 @@ fn answer(sent: Sent) -> PyRes {
     }
 }
 
+/// How the errors of `throw` are phrased, which differs between coroutines and futures.
+pub struct ThrowWords {
+    /// For what is no exception; `{}` is the name of its class.
+    not_an_exception: &'static str,
+    /// For a third argument that is no traceback.
+    not_a_traceback: &'static str,
+}
+
+impl ThrowWords {
+    /// The words of coroutines.
+    const COROUTINE: Self = Self {
+        not_an_exception: "exceptions must be classes or instances deriving from BaseException, not {}",
+        not_a_traceback: "throw() third argument must be a traceback object",
+    };
+    /// The words of `FutureIter`.
+    pub const FUTURE_ITER: Self = Self {
+        not_an_exception: "exceptions must be classes deriving BaseException or instances of such a class",
+        not_a_traceback: "throw() third argument must be a traceback",
+    };
+}
+
 /// The exception instance that `throw(type[, value[, traceback]])` means.
-pub fn thrown_instance(args: &Args<'_>) -> PyRes {
-    if cfg!(Py_3_12) && args.get(1).is_some() {
+pub fn thrown_instance(kind: &Obj, value: Option<&Obj>, traceback: Option<&Obj>, words: &ThrowWords) -> PyRes {
+    if cfg!(Py_3_12) && value.is_some() {
         warn(
             Warning::Deprecation,
             "the (type, exc, tb) signature of throw() is deprecated, use the single-arg signature instead.",
             1,
         )?;
     }
-    let (kind, value) = (args.req(0), args.some(1));
-    let traceback = args.some(2);
+    let (value, traceback) = (value.filter(|value| !value.is_none()), traceback.filter(|given| !given.is_none()));
+    if let Some(traceback) = traceback
+        && !traceback.isinstance(stdlib::traceback_type()?)?
+    {
+        return Err(Raised::type_error(words.not_a_traceback));
+    }
     let exception = if kind.is_exception() {
         if value.is_some() {
             return Err(Raised::type_error("instance exception may not have a separate value"));
@@ -209,18 +234,10 @@ pub fn thrown_instance(args: &Args<'_>) -> PyRes {
             None => kind.call([])?,
         }
     } else {
-        return Err(Raised::type_error(&format!(
-            "exceptions must be classes or instances deriving from BaseException, not {}",
-            kind.class_name()
-        )));
+        return Err(Raised::type_error(&words.not_an_exception.replace("{}", &kind.class_name())));
     };
-    if let Some(traceback) = traceback {
-        exception
-            .set_traceback(Some(traceback))
-            .map_err(|raised| {
-                raised.discard();
-                Raised::type_error("throw() third argument must be a traceback object")
-            })?;
+    if traceback.is_some() {
+        exception.set_traceback(traceback)?;
     }
     Ok(exception)
 }
@@ -276,7 +293,7 @@ pub fn init() -> PyRes<()> {
             answer(this.drive(Resume::Send)?)
         })
         .method("throw(self, type, value=None, traceback=None, /)", "Raises an exception where it waits.", |this, args| {
-            let exception = thrown_instance(args)?;
+            let exception = thrown_instance(args.req(0), args.get(1), args.get(2), &ThrowWords::COROUTINE)?;
             answer(this.drive(Resume::Throw(exception))?)
         })
         .method("close(self)", "Ends the coroutine.", |this, _| this.shut())

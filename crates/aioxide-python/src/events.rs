@@ -9,13 +9,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::collections::VecDeque;
 
 use aioxide_engine::{Job as EngineJob, Scheduler, TimerId};
 
 use crate::ffi::{
-    Args, Builtin, Class, ClassBuilder, Compare, Extends, Native, Obj, PyRes, Raised, Ref, Slot, Visit, in_context,
-    task_state,
+    Args, Builtin, Class, ClassBuilder, Compare, Extends, Native, Obj, PyRes, Raised, Ref, Slot, Visit, ident, in_context,
+    task_state, without_gil,
 };
 use crate::{names, stdlib};
 
@@ -807,6 +809,94 @@ pub fn run_timer(_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
     }
 }
 
+/// A handle from `call_soon_threadsafe`, from 3.14 on: cancelling it in another thread waits while it runs.
+#[repr(C)]
+pub struct ThreadSafeHandle {
+    /// The callback.
+    handle: Handle,
+    /// The thread that is running the callback, 0 for none.
+    running_in: Cell<u64>,
+}
+
+/// Where the class is kept.
+static THREAD_SAFE_HANDLE: Class<ThreadSafeHandle> = Class::new();
+
+impl Native for ThreadSafeHandle {
+    const FREELIST: usize = 256;
+
+    fn class() -> &'static Class<Self> {
+        &THREAD_SAFE_HANDLE
+    }
+
+    fn empty() -> Self {
+        Self { handle: Handle::empty(), running_in: Cell::new(0) }
+    }
+
+    fn traverse(&self, visit: &mut Visit<'_>) {
+        self.handle.traverse(visit);
+    }
+
+    fn clear(&self) {
+        self.handle.clear();
+    }
+}
+
+impl Extends<Handle> for ThreadSafeHandle {
+    fn base(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+/// Counts the runs of thread-safe handles that ended while somebody waited for one.
+static ENDED: (Mutex<u64>, Condvar) = (Mutex::new(0), Condvar::new());
+/// How many threads wait.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+impl ThreadSafeHandle {
+    /// A handle's payload.
+    pub fn payload(callback: &Obj, args: &[Obj], context: Obj, loop_: &Obj) -> PyRes<Self> {
+        Ok(Self { handle: Handle::payload(callback, args, context, loop_)?, running_in: Cell::new(0) })
+    }
+
+    /// Waits until no other thread runs the callback. The GIL is released meanwhile.
+    fn wait_for_run(&self) {
+        while self.running_in.get() != 0 && self.running_in.get() != ident() {
+            WAITING.fetch_add(1, Ordering::SeqCst);
+            let seen = *ENDED.0.lock().unwrap_or_else(PoisonError::into_inner);
+            // The run cannot end before the GIL is released below, so that its end is not missed.
+            without_gil(|| {
+                let mut ended = ENDED.0.lock().unwrap_or_else(PoisonError::into_inner);
+                while *ended == seen {
+                    ended = ENDED.1.wait(ended).unwrap_or_else(PoisonError::into_inner);
+                }
+            });
+            WAITING.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Ref<ThreadSafeHandle> {
+    /// Runs the callback, noting the thread.
+    fn run_noted(&self) -> PyRes<()> {
+        self.running_in.set(ident());
+        let outcome = self.upcast::<Handle>().run();
+        self.running_in.set(0);
+        if WAITING.load(Ordering::SeqCst) > 0 {
+            *ENDED.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+            ENDED.1.notify_all();
+        }
+        outcome
+    }
+}
+
+/// The job of a thread-safe handle.
+pub fn run_thread_safe(_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
+    match THREAD_SAFE_HANDLE.cast(&object) {
+        Some(handle) => handle.run_noted(),
+        None => Ok(()),
+    }
+}
+
 /// What `Handle(callback, args, loop, context=None)` does.
 fn init_handle(handle: &Handle, callback: &Obj, args: &Obj, loop_: &Obj, context: Option<&Obj>) -> PyRes<()> {
     let context = context.map_or_else(crate::ffi::copy_current_context, |context| Ok(context.clone()))?;
@@ -849,6 +939,26 @@ pub fn init() -> PyRes<()> {
         Ok(())
     })
     .getter("_repr", |this| Ok(this.saved_repr.get()))
+    .build()?;
+    ClassBuilder::<ThreadSafeHandle>::new(
+        "asyncio.events",
+        "_ThreadSafeHandle",
+        "What `loop.call_soon_threadsafe()` returns from 3.14 on.",
+    )
+    .base(handle.clone())
+    .init("(self, callback, args, loop, context=None)", |this, args| {
+        init_handle(&this.handle, args.req(0), args.req(1), args.req(2), args.some(3))
+    })
+    .repr(|this| this.upcast::<Handle>().repr_text(None))
+    .method("cancel(self)", "Cancels the callback; waits while another thread runs it.", |this, _| {
+        this.wait_for_run();
+        this.upcast::<Handle>().cancel()
+    })
+    .method("cancelled(self)", "Was the callback cancelled?", |this, _| {
+        this.wait_for_run();
+        Ok(this.handle.cancelled.get())
+    })
+    .method("_run(self)", "Runs the callback.", |this, _| this.run_noted())
     .build()?;
     ClassBuilder::<TimerHandle>::new(
         "asyncio.events",

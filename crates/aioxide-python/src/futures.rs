@@ -354,6 +354,16 @@ impl Future {
         self.detail.set(error);
     }
 
+    /// The error of asking a pending future for its outcome.
+    #[cold]
+    fn not_done(&self, text: &str) -> Raised {
+        let text = if self.is_initialized() { text } else { "Future object is not initialized." };
+        match stdlib::invalid_state_error() {
+            Ok(class) => Raised::with(class, text),
+            Err(raised) => raised,
+        }
+    }
+
     /// The result, or the exception raised.
     #[inline]
     pub fn outcome(&self) -> PyRes {
@@ -367,7 +377,7 @@ impl Future {
                 Err(Raised::raise(&exception))
             }
             FutureState::Cancelled => Err(Raised::raise(&self.make_cancelled_error()?)),
-            FutureState::Pending => Err(Raised::with(stdlib::invalid_state_error()?, "Result is not set.")),
+            FutureState::Pending => Err(self.not_done("Result is not set.")),
         }
     }
 }
@@ -568,7 +578,9 @@ impl Ref<Future> {
 
     /// `add_done_callback`.
     pub fn add_done_callback(&self, callable: &Obj, context: Option<&Obj>) -> PyRes<()> {
-        let loop_ = self.loop_ref()?;
+        let Some(loop_) = self.loop_.get() else {
+            return Err(Raised::runtime_error("uninitialized Future object"));
+        };
         if self.is_done() {
             let loop_ = loop_.clone();
             return loop_.call_soon(callable, &[self.obj()], context).map(drop);
@@ -878,9 +890,7 @@ where
             let this = this.upcast::<Future>();
             match this.state() {
                 FutureState::Cancelled => Err(Raised::raise(&this.make_cancelled_error()?)),
-                FutureState::Pending => {
-                    Err(Raised::with(stdlib::invalid_state_error()?, "Exception is not set."))
-                }
+                FutureState::Pending => Err(this.not_done("Exception is not set.")),
                 FutureState::Finished | FutureState::Failed => {
                     this.mark_retrieved();
                     Ok(this.failure())
@@ -995,12 +1005,29 @@ pub fn init(module: &Obj) -> PyRes<()> {
         .sealed()
         .iter(|this| Ok(this.obj().clone()))
         .driven(|this, _| drive_iter(this))
-        .method("send(self, value, /)", "Resumes the wait.", |this, _| match drive_iter(this)? {
-            Sent::Yield(value) => Ok(value),
-            Sent::Return(value) => Err(stop_iteration(&value)),
+        .method("send(self, *args)", "Resumes the wait.", |this, args| {
+            if args.rest().len() != 1 {
+                return Err(Raised::type_error(&format!(
+                    "FutureIter.send() takes exactly one argument ({} given)",
+                    args.rest().len()
+                )));
+            }
+            match drive_iter(this)? {
+                Sent::Yield(value) => Ok(value),
+                Sent::Return(value) => Err(stop_iteration(&value)),
+            }
         })
-        .method("throw(self, type, value=None, traceback=None, /)", "Raises an exception instead of waiting on.", |this, args| -> PyRes {
-            let exception = crate::coroutines::thrown_instance(args)?;
+        .method("throw(self, *args)", "Raises an exception instead of waiting on.", |this, args| -> PyRes {
+            let given = args.rest();
+            let bound = if given.is_empty() { "least 1 argument" } else { "most 3 arguments" };
+            let [kind, rest @ ..] = given else {
+                return Err(Raised::type_error(&format!("throw expected at {bound}, got {}", given.len())));
+            };
+            if rest.len() > 2 {
+                return Err(Raised::type_error(&format!("throw expected at {bound}, got {}", given.len())));
+            }
+            let words = crate::coroutines::ThrowWords::FUTURE_ITER;
+            let exception = crate::coroutines::thrown_instance(kind, rest.first(), rest.get(1), &words)?;
             this.future.clear();
             Err(Raised::restore(exception))
         })
@@ -1032,9 +1059,6 @@ pub fn init(module: &Obj) -> PyRes<()> {
         this.cancel_base(args.some(0).cloned())
     });
     let class = common(builder).build()?;
-    let alias = stdlib::generic_alias()?;
-    let getitem = Obj::import("builtins")?.getattr_str("classmethod")?.call([alias])?;
-    class.setattr_str("__class_getitem__", &getitem)?;
     let add = |name: &str, object: &Obj| crate::ffi::add_to_module(module, name, object);
     add("Future", &class)?;
     add("Handle", &Handle::class().object())?;

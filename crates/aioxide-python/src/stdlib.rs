@@ -113,4 +113,6 @@ imported! {
     wrap_future = "asyncio.futures", "wrap_future";
     /// `inspect.iscoroutinefunction`.
     is_coroutine_function = "inspect", "iscoroutinefunction";
+    /// `types.TracebackType`.
+    traceback_type = "types", "TracebackType";
 }

@@ -878,8 +878,6 @@ pub fn init(module: &Obj) -> PyRes<()> {
         Ok(())
     });
     let class = futures::common(builder).build()?;
-    let alias = Obj::import("builtins")?.getattr_str("classmethod")?.call([stdlib::generic_alias()?])?;
-    class.setattr_str("__class_getitem__", &alias)?;
     link_future_class::<Future, Task>()?;
     futures::set_task_class(&class);
     crate::ffi::add_to_module(module, "Task", &class)?;
@@ -928,14 +926,13 @@ pub fn ensure_future(object: &Obj, loop_: Option<&Obj>) -> PyRes {
     } else {
         return Err(Raised::type_error("An asyncio.Future, a coroutine or an awaitable is required"));
     };
-    let made = || -> PyRes {
-        let loop_ = match loop_ {
-            Some(loop_) => loop_.clone(),
-            None => get_event_loop()?,
-        };
-        create_task_on(&loop_, &coro)
+    let loop_ = match loop_ {
+        Some(loop_) => loop_.clone(),
+        None => get_event_loop()?,
     };
-    made().map_err(|raised| close_quietly(raised, &coro))
+    create_task_on(&loop_, &coro).map_err(|raised| {
+        if coro.is(object) && raised.is(Builtin::Runtime) { close_quietly(raised, &coro) } else { raised }
+    })
 }
 
 /// Closes a coroutine that will never run, so that it does not warn; the error stays.

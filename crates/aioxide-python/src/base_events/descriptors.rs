@@ -44,8 +44,11 @@ fn descriptor(object: &Obj) -> PyRes<i32> {
         Err(raised)
             if raised.is(Builtin::Attribute) || raised.is(Builtin::Type) || raised.is(Builtin::Value) =>
         {
-            raised.discard();
-            return Err(Raised::value_error(&format!("Invalid file object: {}", object.repr()?)));
+            let context = raised.take();
+            let error = Builtin::Value.instance(&format!("Invalid file object: {}", object.repr()?))?;
+            error.set_exception_context(Some(context));
+            error.setattr_str("__suppress_context__", &Obj::bool(true))?;
+            return Err(Raised::restore(error));
         }
         Err(raised) => return Err(raised),
     };

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use aioxide_engine::{Plan, Scheduler, monotonic_ns};
 
-use crate::events::{EventLoop, Handle, run_handle, run_timer};
+use crate::events::{EventLoop, Handle, run_handle, run_thread_safe, run_timer};
 use crate::ffi::{
     Args, Builtin, ClassBuilder, GilCell, Kind, Native, Obj, PyRes, Raised, Ref, check_signals, function, ident,
     preserving_exception, warn_resource, without_gil,
@@ -285,7 +285,8 @@ fn nanoseconds_down(seconds: f64) -> u64 {
 #[cold]
 fn run_timed(this: &Ref<EventLoop>, body: crate::events::JobBody, object: Obj) -> PyRes<()> {
     let is_handle = std::ptr::fn_addr_eq(body, run_handle as crate::events::JobBody)
-        || std::ptr::fn_addr_eq(body, run_timer as crate::events::JobBody);
+        || std::ptr::fn_addr_eq(body, run_timer as crate::events::JobBody)
+        || std::ptr::fn_addr_eq(body, run_thread_safe as crate::events::JobBody);
     if !is_handle || Handle::class().cast(&object).is_some_and(|handle| handle.is_cancelled()) {
         return body(this, object);
     }

@@ -1,6 +1,6 @@
 //! `call_soon` and its relatives, futures, tasks, the executor.
 
-use crate::events::{EventLoop, Handle, Job, TimerHandle, run_handle, run_timer};
+use crate::events::{EventLoop, Handle, Job, JobBody, ThreadSafeHandle, TimerHandle, run_handle, run_thread_safe, run_timer};
 use crate::ffi::{Args, ClassBuilder, Native, Obj, PyRes, Raised, Ref};
 use crate::tasks::{Task, TaskOptions};
 use crate::{names, stdlib};
@@ -93,12 +93,21 @@ fn call_soon(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes<Ref<Handle>> {
     Ok(handle)
 }
 
-/// `call_soon_threadsafe`.
-fn call_soon_threadsafe(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes<Ref<Handle>> {
+/// `call_soon_threadsafe`. Signal handlers call it in the loop's own thread while it is about to wait, so that the
+/// loop is woken for them too.
+fn call_soon_threadsafe(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes {
     check(this, args.req(0), "call_soon_threadsafe", false)?;
-    let handle = new_handle(this, args)?;
-    let job = Job { body: run_handle, object: handle.obj().clone() };
-    // Signal handlers run in the loop's own thread while it is about to wait, so that it is woken for them too.
+    let (handle, body) = if cfg!(Py_3_14) {
+        let context = context_argument(args, 1)?;
+        let handle = Ref::new(ThreadSafeHandle::payload(args.req(0), args.rest(), context, this.obj())?)?;
+        if this.debug.get() {
+            handle.upcast::<Handle>().record_source()?;
+        }
+        (handle.into_obj(), run_thread_safe as JobBody)
+    } else {
+        (new_handle(this, args)?.into_obj(), run_handle as JobBody)
+    };
+    let job = Job { body, object: handle.clone() };
     match this.scheduler()?.remote().push(job) {
         Ok(()) => Ok(handle),
         Err(job) => {
@@ -171,6 +180,11 @@ fn create_task(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes {
             let mut pairs = vec![(names::loop_().clone(), this.obj().clone())];
             if let Some(keywords) = keywords {
                 for name in keywords.items()? {
+                    if name.equals(names::loop_())? {
+                        return Err(Raised::type_error(
+                            "_asyncio.Task() got multiple values for keyword argument 'loop'",
+                        ));
+                    }
                     let value = keywords.item(&name)?;
                     pairs.push((name, value));
                 }

@@ -254,6 +254,24 @@ impl FunctionSpec {
         let _ = self.phrasing.set(callable.into_raw() as usize);
     }
 
+    /// The error of calling a method with a `self` of another class, as C's method descriptors phrase it.
+    #[cold]
+    pub(super) fn wrong_self(&self, class: &Obj, this: &Obj) -> Raised {
+        let text = || -> PyRes<String> {
+            let module = class.getattr_str("__module__")?.text()?;
+            Ok(format!(
+                "descriptor '{}' for '{module}.{}' objects doesn't apply to a '{}' object",
+                self.name,
+                class.getattr_str("__name__")?.text()?,
+                this.class_name()
+            ))
+        };
+        match text() {
+            Ok(text) => Raised::type_error(&text),
+            Err(raised) => raised,
+        }
+    }
+
     /// The function object around `call`.
     pub(super) fn function(&'static self, call: ffi::vectorcallfunc) -> PyRes {
         let kind = match self.kind {
@@ -424,6 +442,8 @@ impl FunctionSpec {
             None => self.stub(),
         };
         let attempt = judge.and_then(|judge| {
+            // A class that phrases the errors of its own `__init__` makes its own instance.
+            let this = this.filter(|_| !judge.is_class());
             let args: Vec<&Obj> = this.into_iter().chain(args).collect();
             let keywords: Vec<(Obj, Obj)> = match keywords {
                 Keywords::None => Vec::new(),
@@ -554,7 +574,7 @@ pub(super) unsafe fn with_args(
     nargsf: usize,
     names: *mut ffi::PyObject,
     method: bool,
-    body: impl FnOnce(&Obj, &Args<'_>) -> PyRes,
+    body: impl FnOnce(&FunctionSpec, &Obj, &Args<'_>) -> PyRes,
 ) -> *mut ffi::PyObject {
     // SAFETY: the caller's promise.
     let spec = unsafe { &*(*function.cast::<FunctionObject>()).spec };
@@ -572,7 +592,7 @@ pub(super) unsafe fn with_args(
         // SAFETY: the callable is alive during its own call.
         let this_or_function = this.unwrap_or(unsafe { Obj::peek(&function) });
         match spec.bind(rest, &keywords)? {
-            Some(bound) => body(this_or_function, &bound).map(Obj::into_raw),
+            Some(bound) => body(spec, this_or_function, &bound).map(Obj::into_raw),
             None => Err(spec.wrong_call(this, rest, &keywords)),
         }
     })
@@ -591,9 +611,7 @@ where
 {
     // SAFETY: only function objects carry this pointer, and CPython gives a valid argument vector.
     unsafe {
-        with_args(function, args, nargsf, names, false, |_, args| {
-            conjure::<F>()(args)?.into_obj()
-        })
+        with_args(function, args, nargsf, names, false, |_, _, args| conjure::<F>()(args)?.into_obj())
     }
 }
 

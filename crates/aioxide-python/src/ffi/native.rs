@@ -584,6 +584,9 @@ impl<T: Native> ClassBuilder<T> {
             "",
         );
         self.doc = format!("{}{}\n--\n\n{}", self.name, strip_self(signature), self.doc);
+        if let Some(class) = &self.phrasing {
+            spec.phrase_with(class.clone());
+        }
         self.init = Some(Init { spec, body });
         self
     }
@@ -1123,13 +1126,9 @@ where
 {
     // SAFETY: only function objects carry this pointer, and CPython gives a valid argument vector.
     unsafe {
-        super::function::with_args(function, args, nargsf, names, true, |this, args| {
+        super::function::with_args(function, args, nargsf, names, true, |spec, this, args| {
             let Some(this) = T::class().cast(this) else {
-                return Err(Raised::type_error(&format!(
-                    "descriptor requires a '{}' object but received a '{}'",
-                    T::class().object().getattr_str("__name__")?.text()?,
-                    this.class_name()
-                )));
+                return Err(spec.wrong_self(&T::class().object(), this));
             };
             conjure::<F>()(this, args)?.into_obj()
         })
@@ -1312,6 +1311,26 @@ unsafe fn word_at(raw: *mut ffi::PyObject, offset: isize) -> *mut ffi::PyObject 
     unsafe { *raw.cast::<u8>().offset(offset).cast::<*mut ffi::PyObject>() }
 }
 
+/// Has nobody put anything into the memory of the native base, so that there is nothing to clear?
+///
+/// # Safety
+/// `raw` must be an instance of a class in the future layout, `kind` its class.
+#[inline]
+unsafe fn base_is_clean(raw: *mut ffi::PyObject, kind: *mut ffi::PyTypeObject) -> bool {
+    const WORDS: usize = (FUTURE_OFFSET - DICT_OFFSET) / mem::size_of::<usize>();
+    // SAFETY: the words between the object's head and the payload.
+    let words = unsafe { raw.cast::<u8>().add(DICT_OFFSET).cast::<[usize; WORDS]>().read() };
+    if words.iter().fold(0, |all, word| all | word) != 0 {
+        return false;
+    }
+    // SAFETY: a live type.
+    let dict_offset = unsafe { (*kind).tp_dictoffset };
+    // A managed dict stands before the object, three words back, and its offset is given as -1.
+    let dict_offset = if dict_offset < 0 { -3 * size_of::<usize>().cast_signed() } else { dict_offset };
+    // SAFETY: where the object keeps its dict.
+    unsafe { word_at(raw, dict_offset).is_null() }
+}
+
 /// `tp_dealloc`.
 unsafe extern "C" fn dealloc_slot<T: Native>(raw: *mut ffi::PyObject) {
     let class = T::class();
@@ -1338,7 +1357,9 @@ unsafe extern "C" fn dealloc_slot<T: Native>(raw: *mut ffi::PyObject) {
         if !word_at(raw, (*kind).tp_weaklistoffset).is_null() {
             ffi::PyObject_ClearWeakRefs(raw);
         }
-        clear_head::<T>(raw);
+        if T::LAYOUT == Layout::Plain || !base_is_clean(raw, kind) {
+            clear_head::<T>(raw);
+        }
     }
     // SAFETY: the payload is dropped once; nobody can reach the object any more.
     unsafe {
