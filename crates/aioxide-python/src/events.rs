@@ -22,7 +22,8 @@ use crate::ffi::{
 use crate::{names, stdlib};
 
 /// Native names of this module.
-pub const NAMES: &[&str] = &["Handle", "TimerHandle"];
+pub const NAMES: &[&str] =
+    if cfg!(Py_3_14) { &["Handle", "TimerHandle", "_ThreadSafeHandle"] } else { &["Handle", "TimerHandle"] };
 
 /// What runs a job. An error is an exception that must leave `run_forever`.
 pub type JobBody = fn(&Ref<EventLoop>, Obj) -> PyRes<()>;
@@ -900,7 +901,9 @@ pub fn run_thread_safe(_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
 /// What `Handle(callback, args, loop, context=None)` does.
 fn init_handle(handle: &Handle, callback: &Obj, args: &Obj, loop_: &Obj, context: Option<&Obj>) -> PyRes<()> {
     let context = context.map_or_else(crate::ffi::copy_current_context, |context| Ok(context.clone()))?;
-    handle.fill(callback, &args.items()?, context, loop_)?;
+    // The tuple is kept as it is: `_args` shows it.
+    handle.fill(callback, &[], context, loop_)?;
+    handle.many.set(args.clone());
     if loop_.method(names::get_debug(), [])?.truth()? {
         handle.record_source()?;
     }

@@ -1063,6 +1063,7 @@ pub fn init(module: &Obj) -> PyRes<()> {
     add("Future", &class)?;
     add("Handle", &Handle::class().object())?;
     add("TimerHandle", &crate::events::TimerHandle::class().object())?;
+    add("_ThreadSafeHandle", &crate::events::ThreadSafeHandle::class().object())?;
     let (_, isfuture) = function(
         Kind::Function,
         "asyncio.base_futures",

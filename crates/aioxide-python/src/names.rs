@@ -54,6 +54,7 @@ names! {
     ident,
     is_running,
     log_destroy_pending = "_log_destroy_pending",
+    logger,
     loop_ = "loop",
     message,
     msg,

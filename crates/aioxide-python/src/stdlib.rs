@@ -27,8 +27,8 @@ imported! {
     queue_full = "asyncio.queues", "QueueFull";
     /// `asyncio.AbstractEventLoop`.
     abstract_event_loop = "asyncio.events", "AbstractEventLoop";
-    /// asyncio's logger.
-    logger = "asyncio.log", "logger";
+    /// The module `asyncio.base_events`.
+    base_events_module = "asyncio.base_events", "";
     /// `_asyncio.Future`.
     c_future = "_asyncio", "Future";
     /// `_asyncio.Task`.
@@ -115,4 +115,9 @@ imported! {
     is_coroutine_function = "inspect", "iscoroutinefunction";
     /// `types.TracebackType`.
     traceback_type = "types", "TracebackType";
+}
+
+/// asyncio's logger, looked up where the loop's own code in CPython would find it.
+pub fn logger() -> PyRes {
+    base_events_module()?.getattr(crate::names::logger())
 }
