@@ -215,7 +215,7 @@ impl Ref<TaskGroup> {
         Ok(task)
     }
 
-    /// Refuses new tasks in a group that does not take any; their coroutine is closed.
+    /// Refuses new tasks in a group that does not take any; their coroutine is closed (from 3.12 on).
     #[cold]
     fn check_active(&self, coro: &Obj) -> PyRes<()> {
         let state = if !self.entered.get() {
@@ -227,7 +227,10 @@ impl Ref<TaskGroup> {
         } else {
             return Ok(());
         };
-        coro.method(names::close(), [])?;
+        // CPython: 3.11 leaves the coroutine to the caller, who may await it after all.
+        if cfg!(Py_3_12) {
+            coro.method(names::close(), [])?;
+        }
         Err(Raised::runtime_error(&format!("TaskGroup {} {state}", self.obj().repr()?)))
     }
 
