@@ -13,11 +13,13 @@ use std::cell::Cell;
 use crate::coroutines::{Delegate, coroutine};
 use crate::events::{LoopRef, get_running_loop};
 use crate::ffi::{
-    Builtin, Class, ClassBuilder, Machine, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Slot, Visit, add_to_module,
-    preserving_exception, task_state,
+    Builtin, Class, ClassBuilder, Machine, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Slot,
+    Visit, add_to_module, preserving_exception, task_state,
 };
 use crate::futures::{Observer, exact_or_task};
-use crate::tasks::{cancel_task, cancelling, create_task_on, create_task_with, current_task_on, uncancel_task};
+use crate::tasks::{
+    cancel_task, cancelling, create_task_on, create_task_with, current_task_on, uncancel_task,
+};
 use crate::waiter::{Waiter, exception_of, is_cancelled, is_done, set_result};
 use crate::{names, stdlib};
 
@@ -96,11 +98,16 @@ impl Native for TaskGroup {
 }
 
 /// How a finished task tells its group.
-static TASK_DONE: Observer = Observer { body: task_done, qualname: "TaskGroup._on_task_done" };
+static TASK_DONE: Observer = Observer {
+    body: task_done,
+    qualname: "TaskGroup._on_task_done",
+};
 
 /// The observer's body.
 fn task_done(group: &Obj, task: &Obj) -> PyRes<()> {
-    CLASS.cast(group).map_or(Ok(()), |group| group.on_task_done(task))
+    CLASS
+        .cast(group)
+        .map_or(Ok(()), |group| group.on_task_done(task))
 }
 
 /// How many items a slot's collection has; none if there is no collection.
@@ -114,7 +121,8 @@ fn is_base_error(exception: &Obj) -> PyRes<bool> {
     if !exception.is_exception() {
         return Err(Builtin::Assertion.raise_bare());
     }
-    Ok(Builtin::SystemExit.is_class_of(exception) || Builtin::KeyboardInterrupt.is_class_of(exception))
+    Ok(Builtin::SystemExit.is_class_of(exception)
+        || Builtin::KeyboardInterrupt.is_class_of(exception))
 }
 
 impl Ref<TaskGroup> {
@@ -127,7 +135,9 @@ impl Ref<TaskGroup> {
     /// The set of tasks.
     #[inline]
     fn task_set(&self) -> PyRes {
-        self.tasks.get().ok_or_else(|| Raised::runtime_error("TaskGroup object is not initialized."))
+        self.tasks
+            .get()
+            .ok_or_else(|| Raised::runtime_error("TaskGroup object is not initialized."))
     }
 
     /// `_is_base_error(exc)`, as a subclass has it.
@@ -135,7 +145,9 @@ impl Ref<TaskGroup> {
         if self.is_exact() {
             return is_base_error(exception);
         }
-        self.obj().method(names::is_base_error(), [exception])?.truth()
+        self.obj()
+            .method(names::is_base_error(), [exception])?
+            .truth()
     }
 
     /// Notes the first error that has to leave the loop.
@@ -158,7 +170,10 @@ impl Ref<TaskGroup> {
     /// What `__aenter__` does.
     fn enter(&self) -> PyRes<()> {
         if self.entered.get() {
-            return Err(Raised::runtime_error(&format!("TaskGroup {} has already been entered", self.obj().repr()?)));
+            return Err(Raised::runtime_error(&format!(
+                "TaskGroup {} has already been entered",
+                self.obj().repr()?
+            )));
         }
         let loop_ = match self.loop_.get() {
             Some(loop_) => loop_,
@@ -180,7 +195,11 @@ impl Ref<TaskGroup> {
         if !self.cancel_on_enter.get() {
             return Ok(());
         }
-        if self.is_exact() { self.cancel() } else { self.obj().method(names::cancel(), []).map(drop) }
+        if self.is_exact() {
+            self.cancel()
+        } else {
+            self.obj().method(names::cancel(), []).map(drop)
+        }
     }
 
     /// `create_task(coro, **kwargs)`.
@@ -231,7 +250,10 @@ impl Ref<TaskGroup> {
         if cfg!(Py_3_12) {
             coro.method(names::close(), [])?;
         }
-        Err(Raised::runtime_error(&format!("TaskGroup {} {state}", self.obj().repr()?)))
+        Err(Raised::runtime_error(&format!(
+            "TaskGroup {} {state}",
+            self.obj().repr()?
+        )))
     }
 
     /// `_abort()`: cancels every task.
@@ -248,7 +270,11 @@ impl Ref<TaskGroup> {
 
     /// `_abort()`, as a subclass has it.
     fn abort_visibly(&self) -> PyRes<()> {
-        if self.is_exact() { self.abort() } else { self.obj().method(names::abort(), []).map(drop) }
+        if self.is_exact() {
+            self.abort()
+        } else {
+            self.obj().method(names::abort(), []).map(drop)
+        }
     }
 
     /// Cancels the parent; leaving the group will take that back.
@@ -398,7 +424,9 @@ impl Exit {
 
     /// Did the body end with this exception?
     fn left_by(&self, class: &Obj) -> bool {
-        self.kind.as_ref().is_some_and(|kind| kind.is_subtype_of(class))
+        self.kind
+            .as_ref()
+            .is_some_and(|kind| kind.is_subtype_of(class))
     }
 
     /// The body has ended.
@@ -532,7 +560,10 @@ impl Machine for Exit {
 
     fn traverse(&self, visit: &mut Visit<'_>) {
         visit.native(&self.group);
-        for object in [&self.kind, &self.exception, &self.propagate, &self.pending].into_iter().flatten() {
+        for object in [&self.kind, &self.exception, &self.propagate, &self.pending]
+            .into_iter()
+            .flatten()
+        {
             visit.obj(object);
         }
         if let Some(waiter) = &self.waiter {
@@ -563,7 +594,12 @@ impl ExitBy {
         if let Some(body) = &self.body {
             return body.resume(input);
         }
-        let body = Delegate::new(&self.group.obj().method(names::aexit_body(), [&self.kind, &self.exception])?)?;
+        let body = Delegate::new(
+            &self
+                .group
+                .obj()
+                .method(names::aexit_body(), [&self.kind, &self.exception])?,
+        )?;
         self.body.insert(body).resume(Resume::Send)
     }
 }
@@ -596,20 +632,31 @@ impl Machine for ExitBy {
 /// A property that shows and sets a boolean cell.
 macro_rules! flag {
     ($builder:expr, $name:literal, $field:ident) => {
-        $builder.property($name, |this| Ok(this.$field.get()), |this, value| {
-            this.$field.set(value.map_or(Ok(false), Obj::truth)?);
-            Ok(())
-        })
+        $builder.property(
+            $name,
+            |this| Ok(this.$field.get()),
+            |this, value| {
+                this.$field.set(value.map_or(Ok(false), Obj::truth)?);
+                Ok(())
+            },
+        )
     };
 }
 
 /// A property that shows and sets a slot, with `None` for empty.
 macro_rules! slot {
     ($builder:expr, $name:literal, $field:ident) => {
-        $builder.property($name, |this| Ok(this.$field.get()), |this, value| {
-            drop(this.$field.replace(value.filter(|value| !value.is_none()).cloned()));
-            Ok(())
-        })
+        $builder.property(
+            $name,
+            |this| Ok(this.$field.get()),
+            |this, value| {
+                drop(
+                    this.$field
+                        .replace(value.filter(|value| !value.is_none()).cloned()),
+                );
+                Ok(())
+            },
+        )
     };
 }
 

@@ -14,10 +14,12 @@ use aioxide_engine::TimerId;
 
 use crate::base_events::{nanoseconds, now};
 use crate::coroutines::coroutine;
-use crate::events::{EventLoop, Handle, Job, get_running_loop, leaves_the_loop, report_callback_error};
+use crate::events::{
+    EventLoop, Handle, Job, get_running_loop, leaves_the_loop, report_callback_error,
+};
 use crate::ffi::{
-    Builtin, Class, ClassBuilder, Kind, Machine, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Slot, Visit,
-    add_to_module, copy_current_context, function,
+    Builtin, Class, ClassBuilder, Kind, Machine, Native, Obj, PyRes, Raised, Ref, Resume, Sent,
+    Slot, Visit, add_to_module, copy_current_context, function,
 };
 use crate::tasks::{cancel_task, cancelling, current_task_on, uncancel_task};
 use crate::{names, stdlib};
@@ -126,7 +128,10 @@ impl Ref<Timeout> {
     /// A timeout with a deadline, not entered.
     #[inline]
     fn at(when: Obj) -> PyRes<Self> {
-        Self::new(Timeout { when: Slot::new(when), ..Timeout::empty() })
+        Self::new(Timeout {
+            when: Slot::new(when),
+            ..Timeout::empty()
+        })
     }
 
     /// `reschedule(when)`.
@@ -135,7 +140,10 @@ impl Ref<Timeout> {
             State::Entered => {}
             State::Created => return Err(Raised::runtime_error("Timeout has not been entered")),
             other => {
-                return Err(Raised::runtime_error(&format!("Cannot change state of {} Timeout", other.word())));
+                return Err(Raised::runtime_error(&format!(
+                    "Cannot change state of {} Timeout",
+                    other.word()
+                )));
             }
         }
         self.when.set(when.clone());
@@ -156,8 +164,13 @@ impl Ref<Timeout> {
         {
             let seconds = when.as_f64()?;
             if seconds > now() {
-                let job = Job { body: expire_job, object: self.obj().clone() };
-                self.timer.set(Some(native.scheduler()?.add_timer(nanoseconds(seconds), job)));
+                let job = Job {
+                    body: expire_job,
+                    object: self.obj().clone(),
+                };
+                self.timer.set(Some(
+                    native.scheduler()?.add_timer(nanoseconds(seconds), job),
+                ));
                 self.loop_.set(native.clone());
                 return Ok(());
             }
@@ -218,7 +231,9 @@ impl Ref<Timeout> {
         }
         let loop_ = get_running_loop()?;
         let Some(task) = current_task_on(&loop_)? else {
-            return Err(Raised::runtime_error("Timeout should be used inside a task"));
+            return Err(Raised::runtime_error(
+                "Timeout should be used inside a task",
+            ));
         };
         self.state.set(State::Entered);
         self.task.set(task.clone());
@@ -227,7 +242,11 @@ impl Ref<Timeout> {
         if !self.is_exact() {
             return self.obj().method(names::reschedule(), [&when]).map(drop);
         }
-        if when.is_none() { Ok(()) } else { self.arm(&loop_, &when) }
+        if when.is_none() {
+            Ok(())
+        } else {
+            self.arm(&loop_, &when)
+        }
     }
 
     /// What `__aexit__` does, with the class and the instance of the exception that leaves the block.
@@ -262,7 +281,9 @@ impl Ref<Timeout> {
             error.set_exception_cause(cause.cloned());
             return Err(Raised::raise(&error));
         }
-        let Some(exception) = cause else { return Ok(()) };
+        let Some(exception) = cause else {
+            return Ok(());
+        };
         insert_timeout_error(exception)?;
         if exception.isinstance(stdlib::exception_group()?)? {
             for member in exception.getattr(names::exceptions())?.items()? {
@@ -274,7 +295,9 @@ impl Ref<Timeout> {
 
     /// `_timeout_handler`. A deadline that is armed directly gets a handle now, since somebody wants to see it.
     fn visible_handler(&self) -> PyRes<Option<Obj>> {
-        if let (Some(_), Some(loop_), Some(when)) = (self.timer.get(), self.loop_.get(), self.when.get()) {
+        if let (Some(_), Some(loop_), Some(when)) =
+            (self.timer.get(), self.loop_.get(), self.when.get())
+        {
             self.disarm()?;
             self.arm_visibly(loop_.obj(), &when)?;
         }
@@ -287,8 +310,11 @@ impl Ref<Timeout> {
         let mut words = format!("<Timeout [{}]", state.word());
         if state == State::Entered {
             let when = self.when.get_or_none();
-            let shown =
-                if when.is_none() { when } else { stdlib::round()?.call([&when, &Obj::int(3)?])? };
+            let shown = if when.is_none() {
+                when
+            } else {
+                stdlib::round()?.call([&when, &Obj::int(3)?])?
+            };
             words.push_str(" when=");
             words.push_str(&shown.to_str()?.text()?);
         }
@@ -319,7 +345,9 @@ fn insert_timeout_error(exception: &Obj) -> PyRes<()> {
 
 /// The job of a deadline.
 fn expire_job(_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
-    let Some(timeout) = CLASS.cast(&object) else { return Ok(()) };
+    let Some(timeout) = CLASS.cast(&object) else {
+        return Ok(());
+    };
     let overdue = timeout.overdue.get();
     if overdue > 0 {
         timeout.overdue.set(overdue - 1);
@@ -342,8 +370,20 @@ fn report(timeout: &Ref<Timeout>, raised: Raised, loop_: &Obj) -> PyRes<()> {
     }
     let exception = raised.take();
     let callback = timeout.obj().getattr(names::on_timeout())?;
-    let handle = Ref::new(Handle::payload(&callback, &[], copy_current_context()?, loop_)?)?;
-    report_callback_error(Raised::restore(exception), loop_, &callback, &Obj::tuple([])?, handle.obj(), None)
+    let handle = Ref::new(Handle::payload(
+        &callback,
+        &[],
+        copy_current_context()?,
+        loop_,
+    )?)?;
+    report_callback_error(
+        Raised::restore(exception),
+        loop_,
+        &callback,
+        &Obj::tuple([])?,
+        handle.obj(),
+        None,
+    )
 }
 
 /// `Timeout.__aenter__`.
@@ -436,11 +476,24 @@ pub fn init(module: &Obj) -> PyRes<()> {
     )
     .method("_on_timeout(self)", "Cancels the task.", |this, _| this.on_timeout())
     .getter("_state", |this| this.state.get().member())
-    .getter("_when", |this| Ok(this.when.get()))
-    .getter("_task", |this| Ok(this.task.get()))
-    .getter("_cancelling", |this| Ok(this.cancelling.get()))
+    .property("_when", |this| Ok(this.when.get()), |this, value| {
+        drop(this.when.replace(value.cloned()));
+        Ok(())
+    })
+    .property("_task", |this| Ok(this.task.get()), |this, value| {
+        drop(this.task.replace(value.filter(|task| !task.is_none()).cloned()));
+        Ok(())
+    })
+    .property("_cancelling", |this| Ok(this.cancelling.get()), |this, value| {
+        this.cancelling.set(value.map_or(Ok(0), Obj::as_i64)?);
+        Ok(())
+    })
     .getter("_timeout_handler", Ref::<Timeout>::visible_handler);
-    let builder = if cfg!(Py_3_14) { builder } else { builder.attribute("__final__", Obj::bool(true)) };
+    let builder = if cfg!(Py_3_14) {
+        builder
+    } else {
+        builder.attribute("__final__", Obj::bool(true))
+    };
     let class = builder.build()?;
     let (_, insert) = function(
         Kind::Builtin,
