@@ -85,7 +85,7 @@ def signature(thing):
 def comparable(text):
     """Defaults and annotations that only say how something is implemented count the same."""
     text = re.sub(r"<[^>]*>", "<unrepresentable>", text)
-    return re.sub(r" ?-> [\w.]+$|: [\w.\[\], |]+(?=[,)=])", "", text)
+    return re.sub(r" ?-> [\w.\[\], |']+$|: [\w.\[\], |]+(?=[,)=])", "", text)
 
 
 def assert_same_signature(name, ours, theirs):

@@ -280,6 +280,8 @@ pub fn init() -> PyRes<()> {
             State::Suspended | State::Running => Err(Raised::runtime_error("coroutine is being awaited already")),
             State::Created | State::Closed => Ok(this.obj().clone()),
         })
+        // What `__await__` gives is iterated by hand too; CPython's own `asend` objects are their own iterators as well.
+        .iter(|this| Ok(this.obj().clone()))
         .driven(|this, value| {
             if this.state.get() == State::Created && !value.is_none() {
                 return Err(Raised::type_error("can't send non-None value to a just-started coroutine"));

@@ -111,6 +111,14 @@ imported! {
     thread_pool_executor = "concurrent.futures", "ThreadPoolExecutor";
     /// `asyncio.futures.wrap_future`.
     wrap_future = "asyncio.futures", "wrap_future";
+    /// `BaseExceptionGroup`.
+    base_exception_group = "builtins", "BaseExceptionGroup";
+    /// `ExceptionGroup`.
+    exception_group = "builtins", "ExceptionGroup";
+    /// `round`.
+    round = "builtins", "round";
+    /// `asyncio.timeouts._State`, the states that `Timeout._state` shows.
+    timeout_state = "asyncio.timeouts", "_State";
     /// `inspect.iscoroutinefunction`.
     is_coroutine_function = "inspect", "iscoroutinefunction";
     /// `types.TracebackType`.

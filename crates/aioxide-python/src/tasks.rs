@@ -700,6 +700,49 @@ pub fn cancel_any(future: &Obj, message: Option<Obj>) -> PyRes<bool> {
     future.method_kw(names::cancel(), &[], &[(names::msg(), &message)])?.truth()
 }
 
+/// `task.cancel()` for any kind of task.
+pub fn cancel_task(task: &Obj) -> PyRes<()> {
+    match CLASS.exact(task) {
+        Some(native) => native.cancel(None).map(drop),
+        None => task.method(names::cancel(), []).map(drop),
+    }
+}
+
+/// `task.uncancel()` for any kind of task.
+pub fn uncancel_task(task: &Obj) -> PyRes<i64> {
+    match CLASS.exact(task) {
+        Some(native) => Ok(native.uncancel()),
+        None => task.method(names::uncancel(), [])?.as_i64(),
+    }
+}
+
+/// `task.cancelling()` for any kind of task.
+#[inline]
+pub fn cancelling(task: &Obj) -> PyRes<i64> {
+    match CLASS.exact(task) {
+        Some(native) => Ok(native.cancelling()),
+        None => task.method(names::cancelling(), [])?.as_i64(),
+    }
+}
+
+/// `current_task(loop)`.
+#[inline]
+pub fn current_task_on(loop_: &Obj) -> PyRes<Option<Obj>> {
+    #[cfg(Py_3_14)]
+    if task_state::is_running_loop(loop_)? {
+        return Ok(task_state::current_task());
+    }
+    #[cfg(not(Py_3_14))]
+    if let Some(native) = EventLoop::class().cast(loop_)
+        && !native.is_current_task_published()
+        && let Some(task) = native.current_task()
+    {
+        return Ok(Some(task));
+    }
+    let task = stdlib::current_task()?.call([loop_])?;
+    Ok((!task.is_none()).then_some(task))
+}
+
 /// The callable that steps a task, for loops off the direct path.
 struct TaskStep {
     /// The task.
@@ -959,6 +1002,26 @@ pub fn create_task_on(loop_: &Obj, coro: &Obj) -> PyRes {
         return Ref::<Task>::spawn(native, coro, &TaskOptions::default()).map(Ref::into_obj);
     }
     loop_.method(names::create_task(), [coro])
+}
+
+/// `loop.create_task(coro, **keywords)`: natively if they are only a name and a context, else through the method.
+pub fn create_task_with(loop_: &Obj, coro: &Obj, keywords: &Obj) -> PyRes {
+    if let Some(native) = EventLoop::class().cast(loop_)
+        && native.is_direct()
+        && native.task_factory.is_none()
+    {
+        let name = keywords.dict_get(names::name())?;
+        let context = keywords.dict_get(names::context())?;
+        if keywords.len()? == usize::from(name.is_some()) + usize::from(context.is_some()) {
+            let options = TaskOptions {
+                name: name.as_ref().filter(|name| !name.is_none()),
+                context: context.as_ref().filter(|context| !context.is_none()),
+                eager_start: false,
+            };
+            return Ref::<Task>::spawn(native, coro, &options).map(Ref::into_obj);
+        }
+    }
+    loop_.getattr(names::create_task())?.call_dict(&Obj::tuple([coro.clone()])?, Some(keywords))
 }
 
 /// Makes `asyncio.all_tasks` of the standard library see native tasks (up to 3.13, where its registry is a `WeakSet`).

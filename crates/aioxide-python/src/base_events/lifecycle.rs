@@ -86,13 +86,13 @@ pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoo
 
 /// The clock in seconds, as `time.monotonic()` gives it.
 #[expect(clippy::cast_precision_loss, reason = "a clock in nanoseconds fits a double for months of uptime")]
-pub(super) fn now() -> f64 {
+pub fn now() -> f64 {
     monotonic_ns() as f64 / 1e9
 }
 
 /// A deadline in seconds as nanoseconds, rounded up so that it never fires early.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates, which is meant")]
-pub(super) fn nanoseconds(seconds: f64) -> u64 {
+pub fn nanoseconds(seconds: f64) -> u64 {
     (seconds * 1e9).ceil() as u64
 }
 

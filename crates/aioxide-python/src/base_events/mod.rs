@@ -14,7 +14,7 @@ use crate::ffi::{Class, ClassBuilder, Kind, Native, Obj, PyRes, Raised, Ref, add
 use crate::futures::Future;
 use crate::stdlib;
 
-pub use lifecycle::finalize;
+pub use lifecycle::{finalize, nanoseconds, now};
 
 /// CPython's own methods that the class takes over as they are.
 const BORROWED: [&str; 7] = [

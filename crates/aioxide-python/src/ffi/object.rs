@@ -206,6 +206,12 @@ impl Obj {
         done(unsafe { ffi::PySet_Add(self.raw(), item.raw()) })
     }
 
+    /// `set.discard`: was the item there?
+    pub fn set_discard(&self, item: &Self) -> PyRes<bool> {
+        // SAFETY: the call checks that `self` is a set.
+        truth(unsafe { ffi::PySet_Discard(self.raw(), item.raw()) })
+    }
+
     /// `len(self)`.
     pub fn len(&self) -> PyRes<usize> {
         // SAFETY: any object may be asked.
@@ -366,6 +372,13 @@ impl Obj {
     pub fn less_than(&self, other: &Self) -> PyRes<bool> {
         // SAFETY: any two objects may be asked.
         truth(unsafe { ffi::PyObject_RichCompareBool(self.raw(), other.raw(), ffi::Py_LT) })
+    }
+
+    /// `self <= other`.
+    pub fn less_or_equal(&self, other: &Self) -> PyRes<bool> {
+        // SAFETY: any two objects may be asked.
+        let answer = unsafe { Self::owned(ffi::PyObject_RichCompare(self.raw(), other.raw(), ffi::Py_LE)) }?;
+        answer.truth()
     }
 
     /// `hash(self)`.
