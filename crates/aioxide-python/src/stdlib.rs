@@ -111,6 +111,18 @@ imported! {
     thread_pool_executor = "concurrent.futures", "ThreadPoolExecutor";
     /// `asyncio.futures.wrap_future`.
     wrap_future = "asyncio.futures", "wrap_future";
+    /// `asyncio.futures._set_result_unless_cancelled`.
+    set_result_unless_cancelled = "asyncio.futures", "_set_result_unless_cancelled";
+    /// `asyncio.tasks._release_waiter`.
+    release_waiter = "asyncio.tasks", "_release_waiter";
+    /// `concurrent.futures.FIRST_COMPLETED`.
+    first_completed = "concurrent.futures", "FIRST_COMPLETED";
+    /// `concurrent.futures.FIRST_EXCEPTION`.
+    first_exception = "concurrent.futures", "FIRST_EXCEPTION";
+    /// `concurrent.futures.ALL_COMPLETED`.
+    all_completed = "concurrent.futures", "ALL_COMPLETED";
+    /// `ExceptionGroup`.
+    exception_group = "builtins", "ExceptionGroup";
     /// `inspect.iscoroutinefunction`.
     is_coroutine_function = "inspect", "iscoroutinefunction";
 }

@@ -194,6 +194,36 @@ impl Obj {
         unsafe { Self::owned(ffi::PySet_New(ptr::null_mut())) }
     }
 
+    /// A `list` of the given objects, made at once.
+    pub fn list_of(items: Vec<Self>) -> PyRes {
+        let len = isize::try_from(items.len()).unwrap_or(isize::MAX);
+        // SAFETY: plain constructor.
+        let list = unsafe { Self::owned(ffi::PyList_New(len)) }?;
+        for (index, item) in (0isize..).zip(items) {
+            // SAFETY: a fresh list with room for `len` items; the call steals the reference.
+            unsafe { ffi::PyList_SetItem(list.raw(), index, item.into_raw()) };
+        }
+        Ok(list)
+    }
+
+    /// `set(iterable)`.
+    pub fn set_of(iterable: &Self) -> PyRes {
+        // SAFETY: plain constructor from any object.
+        unsafe { Self::owned(ffi::PySet_New(iterable.raw())) }
+    }
+
+    /// `set.discard`; was it there?
+    pub fn set_discard(&self, item: &Self) -> PyRes<bool> {
+        // SAFETY: the call checks that `self` is a set.
+        truth(unsafe { ffi::PySet_Discard(self.raw(), item.raw()) })
+    }
+
+    /// `item in self`.
+    pub fn contains(&self, item: &Self) -> PyRes<bool> {
+        // SAFETY: any two objects may be asked.
+        truth(unsafe { ffi::PySequence_Contains(self.raw(), item.raw()) })
+    }
+
     /// `list.append`.
     pub fn append(&self, item: &Self) -> PyRes<()> {
         // SAFETY: the call checks that `self` is a list.
@@ -309,6 +339,13 @@ impl Obj {
         unsafe { ffi::PyLong_Check(self.raw()) != 0 }
     }
 
+    /// Is this exactly an `int`?
+    #[inline]
+    pub fn is_exact_int(&self) -> bool {
+        // SAFETY: a type test.
+        unsafe { ffi::PyLong_CheckExact(self.raw()) != 0 }
+    }
+
     /// Is this exactly a `float`?
     #[inline]
     pub fn is_exact_float(&self) -> bool {
@@ -366,6 +403,12 @@ impl Obj {
     pub fn less_than(&self, other: &Self) -> PyRes<bool> {
         // SAFETY: any two objects may be asked.
         truth(unsafe { ffi::PyObject_RichCompareBool(self.raw(), other.raw(), ffi::Py_LT) })
+    }
+
+    /// `self <= other`.
+    pub fn at_most(&self, other: &Self) -> PyRes<bool> {
+        // SAFETY: any two objects may be asked.
+        truth(unsafe { ffi::PyObject_RichCompareBool(self.raw(), other.raw(), ffi::Py_LE) })
     }
 
     /// `hash(self)`.
