@@ -926,11 +926,13 @@ pub fn ensure_future(object: &Obj, loop_: Option<&Obj>) -> PyRes {
         }
         return Ok(object.clone());
     }
+    let mut closes = true;
     let coro = if is_plain || is_coroutine(object)? {
         object.clone()
     } else if stdlib::isawaitable()?.call([object])?.truth()? {
         // A coroutine of Python's own class, as users see it in `get_coro()`.
         static WRAP: Imported = Imported::new("aioxide._awaitables", "_wrap_awaitable");
+        closes = false;
         WRAP.get()?.call([object])?
     } else {
         return Err(Raised::type_error("An asyncio.Future, a coroutine or an awaitable is required"));
@@ -942,7 +944,7 @@ pub fn ensure_future(object: &Obj, loop_: Option<&Obj>) -> PyRes {
         };
         create_task_on(&loop_, &coro)
     };
-    made().map_err(|raised| close_quietly(raised, &coro))
+    made().map_err(|raised| if closes && raised.is(Builtin::Runtime) { close_quietly(raised, &coro) } else { raised })
 }
 
 /// Closes a coroutine that will never run, so that it does not warn; the error stays.

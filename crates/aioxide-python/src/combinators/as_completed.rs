@@ -23,6 +23,8 @@ use super::timer::{Alarm, Timer};
 
 /// What `as_completed` returns.
 struct AsCompleted {
+    /// The arguments until it begins. CPython: up to 3.12 it is a generator, which begins when it is first iterated.
+    given: Cell<Option<(Obj, Option<Obj>)>>,
     /// The futures that are not done: a set.
     todo: Slot,
     /// How many items nobody has asked for.
@@ -49,6 +51,7 @@ impl Native for AsCompleted {
 
     fn empty() -> Self {
         Self {
+            given: Cell::new(None),
             todo: Slot::empty(),
             left: Cell::new(0),
             done: RefCell::default(),
@@ -60,6 +63,12 @@ impl Native for AsCompleted {
     }
 
     fn traverse(&self, visit: &mut Visit<'_>) {
+        let given = self.given.take();
+        if let Some((fs, timeout)) = &given {
+            visit.obj(fs);
+            timeout.iter().for_each(|timeout| visit.obj(timeout));
+        }
+        self.given.set(given);
         visit.slot(&self.todo);
         visit.slot(&self.task);
         self.loop_.traverse(visit);
@@ -82,7 +91,7 @@ impl Native for AsCompleted {
         self.loop_.clear();
         let done = self.done.try_borrow_mut().map(|mut done| mem::take(&mut *done)).ok();
         let getters = self.getters.try_borrow_mut().map(|mut getters| mem::take(&mut *getters)).ok();
-        drop((done, getters, self.timer.take()));
+        drop((done, getters, self.timer.take(), self.given.take()));
     }
 }
 
@@ -173,8 +182,18 @@ impl Ref<AsCompleted> {
         Ok(())
     }
 
+    /// Begins, unless it has begun.
+    fn begin(&self) -> PyRes<()> {
+        self.given.take().map_or(Ok(()), |(fs, timeout)| self.watch(&fs, timeout.as_ref()))
+    }
+
     /// Begins to watch everything in `fs`.
-    fn fill(&self, fs: &Obj, timeout: Option<&Obj>) -> PyRes<()> {
+    fn watch(&self, fs: &Obj, timeout: Option<&Obj>) -> PyRes<()> {
+        if is_future(fs)? || stdlib::isawaitable()?.call([fs])?.truth()? {
+            let expected =
+                if cfg!(Py_3_13) { "expects an iterable of awaitables" } else { "expect an iterable of futures" };
+            return Err(Raised::type_error(&format!("{expected}, not {}", fs.class_name())));
+        }
         let loop_ = get_event_loop()?;
         if cfg!(Py_3_14)
             && let Some(task) = current_task(&get_running_loop()?)?
@@ -331,13 +350,13 @@ impl Machine for One {
 
 /// `as_completed(fs, *, timeout=None)`.
 pub(super) fn as_completed(args: &Args<'_>) -> PyRes {
-    let fs = args.req(0);
-    if is_future(fs)? || stdlib::isawaitable()?.call([fs])?.truth()? {
-        let expected = if cfg!(Py_3_13) { "expects an iterable of awaitables" } else { "expect an iterable of futures" };
-        return Err(Raised::type_error(&format!("{expected}, not {}", fs.class_name())));
+    let this = Ref::new(AsCompleted {
+        given: Cell::new(Some((args.req(0).clone(), args.some(1).cloned()))),
+        ..AsCompleted::empty()
+    })?;
+    if cfg!(Py_3_13) {
+        this.begin()?;
     }
-    let this = Ref::new(AsCompleted::empty())?;
-    this.fill(fs, args.some(1))?;
     Ok(this.into_obj())
 }
 
@@ -352,6 +371,7 @@ pub(super) fn init() -> PyRes<()> {
     .iter(|this| Ok(this.obj().clone()))
     .aiter(|this| Ok(this.obj().clone()))
     .next(|this| {
+        this.begin()?;
         if this.claim().is_none() {
             return Ok(None);
         }
@@ -359,6 +379,7 @@ pub(super) fn init() -> PyRes<()> {
         coroutine("_AsCompletedIterator._wait_for_one", one).map(|one: Ref<Coroutine>| Some(one.into_obj()))
     })
     .anext(|this| {
+        this.begin()?;
         let one = One { owner: this.clone(), deliver: Deliver::Future, claimed: false, getter: None };
         coroutine("_AsCompletedIterator.__anext__", one).map(Ref::into_obj)
     })
