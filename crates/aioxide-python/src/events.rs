@@ -286,6 +286,13 @@ impl Ref<EventLoop> {
         self.current_task.get()
     }
 
+    /// The task being executed, unless CPython's dict has to be asked, which others write to.
+    #[cfg(not(Py_3_14))]
+    #[inline]
+    pub fn unpublished_task(&self) -> Option<Obj> {
+        if self.published.get() { None } else { self.current_task.get() }
+    }
+
     /// Makes `task` the current task and gives the previous one (up to 3.13; later versions have a slot of their own).
     #[inline]
     pub fn swap_current_task(&self, task: Option<Obj>) -> PyRes<Option<Obj>> {

@@ -539,22 +539,21 @@ impl Ref<Future> {
         if self.is_done() {
             return 0;
         }
-        let all = self.callbacks.take().into_vec();
+        let all = match self.callbacks.take() {
+            Callbacks::One(Callback::Observe(known, held)) if std::ptr::eq(known, observer) && held.is(owner) => {
+                drop(held);
+                return 1;
+            }
+            callbacks => callbacks.into_vec(),
+        };
         let before = all.len();
         let (gone, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|callback| {
             matches!(callback, Callback::Observe(known, held) if std::ptr::eq(*known, observer) && held.is(owner))
         });
+        let removed = before - kept.len();
         self.callbacks.set(if kept.is_empty() { Callbacks::None } else { Callbacks::Many(kept) });
         drop(gone);
-        before - self.callbacks_len()
-    }
-
-    /// How many callbacks there are.
-    fn callbacks_len(&self) -> usize {
-        let callbacks = self.callbacks.take();
-        let len = callbacks.as_slice().len();
-        self.callbacks.set(callbacks);
-        len
+        removed
     }
 
     /// Adds a callback, or hands it to the loop at once if the future is done.
@@ -832,13 +831,33 @@ pub fn observe_any(future: &Obj, observer: &'static Observer, owner: &Obj) -> Py
     }
 }
 
-/// The object as a native future, if its methods are not overridden by a subclass: exactly a future or a task of ours.
+/// Takes an observer out of any kind of future; an overridden `remove_done_callback` is respected.
+pub fn unobserve_any(future: &Obj, observer: &'static Observer, owner: &Obj) -> PyRes<()> {
+    match exact_or_task(future) {
+        Some(native) => {
+            native.unobserve(observer, owner);
+            Ok(())
+        }
+        None => future.method(names::remove_done_callback(), [&observer_callable(observer, owner)?]).map(drop),
+    }
+}
+
+/// The object as a native future, if its methods are not overridden by a subclass: exactly a future, a task or a
+/// gathering future of ours. How to cancel it differs: see `tasks::cancel_any`.
 #[inline]
 pub fn exact_or_task(object: &Obj) -> Option<&Ref<Future>> {
     if let Some(future) = CLASS.exact(object) {
         return Some(future);
     }
-    if is_exact_task(object) { CLASS.cast(object) } else { None }
+    if is_exact_task(object) || object.class_address() == GATHERING_CLASS.get() { CLASS.cast(object) } else { None }
+}
+
+/// The address of the class of `gather`'s futures, which is made later. Only their `cancel` is another one.
+static GATHERING_CLASS: GilCell<usize> = GilCell::new(0);
+
+/// Notes the class of `gather`'s futures.
+pub fn set_gathering_class(class: &Obj) {
+    GATHERING_CLASS.set(class.address());
 }
 
 /// The address of the task class, which is made later.

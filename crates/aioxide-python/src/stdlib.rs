@@ -119,6 +119,16 @@ imported! {
     round = "builtins", "round";
     /// `asyncio.timeouts._State`, the states that `Timeout._state` shows.
     timeout_state = "asyncio.timeouts", "_State";
+    /// `asyncio.futures._set_result_unless_cancelled`.
+    set_result_unless_cancelled = "asyncio.futures", "_set_result_unless_cancelled";
+    /// `asyncio.tasks._release_waiter`.
+    release_waiter = "asyncio.tasks", "_release_waiter";
+    /// `concurrent.futures.FIRST_COMPLETED`.
+    first_completed = "concurrent.futures", "FIRST_COMPLETED";
+    /// `concurrent.futures.FIRST_EXCEPTION`.
+    first_exception = "concurrent.futures", "FIRST_EXCEPTION";
+    /// `concurrent.futures.ALL_COMPLETED`.
+    all_completed = "concurrent.futures", "ALL_COMPLETED";
     /// `inspect.iscoroutinefunction`.
     is_coroutine_function = "inspect", "iscoroutinefunction";
     /// `types.TracebackType`.

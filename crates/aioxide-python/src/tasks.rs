@@ -658,6 +658,11 @@ impl Ref<Task> {
         Ok(())
     }
 
+    /// Nobody needs to hear of its death while it is pending.
+    pub fn forget_destruction(&self) {
+        self.log_destroy_pending.set(false);
+    }
+
     /// Is this task parked on `object`?
     pub fn waits_for(&self, object: &Obj) -> bool {
         self.fut_waiter.holds(object)
@@ -950,7 +955,9 @@ pub fn init(module: &Obj) -> PyRes<()> {
 
 /// `ensure_future(coro_or_future, *, loop=None)`.
 pub fn ensure_future(object: &Obj, loop_: Option<&Obj>) -> PyRes {
-    if futures::is_future(object)? {
+    // Perf: to see that a coroutine is no future takes an `AttributeError`.
+    let is_plain = object.is_coroutine() || Coroutine::class().is_exact(object);
+    if !is_plain && futures::is_future(object)? {
         if let Some(loop_) = loop_
             && !futures::loop_of(object)?.is(loop_)
         {
@@ -960,7 +967,7 @@ pub fn ensure_future(object: &Obj, loop_: Option<&Obj>) -> PyRes {
         }
         return Ok(object.clone());
     }
-    let coro = if is_coroutine(object)? {
+    let coro = if is_plain || is_coroutine(object)? {
         object.clone()
     } else if stdlib::isawaitable()?.call([object])?.truth()? {
         // A coroutine of Python's own class, as users see it in `get_coro()`.
@@ -990,6 +997,21 @@ pub fn close_quietly(raised: Raised, coro: &Obj) -> Raised {
         Err(raised) => raised.discard(),
     });
     raised
+}
+
+/// `current_task(loop)`.
+pub fn current_task(loop_: &Obj) -> PyRes<Option<Obj>> {
+    #[cfg(Py_3_14)]
+    if task_state::is_running_loop(loop_)? {
+        return Ok(task_state::current_task());
+    }
+    #[cfg(not(Py_3_14))]
+    if let Some(native) = EventLoop::class().cast(loop_)
+        && let Some(task) = native.unpublished_task()
+    {
+        return Ok(Some(task));
+    }
+    Ok(Some(stdlib::current_task()?.call([loop_])?).filter(|task| !task.is_none()))
 }
 
 /// `loop.create_task(coro)`: natively on the direct path without a task factory, else through the method.

@@ -523,6 +523,8 @@ pub struct ClassBuilder<T: Native> {
     init: Option<Init<T>>,
     /// May the class be subclassed?
     subclassable: bool,
+    /// The C base whose memory comes first, if the base class is a native one itself; else NULL.
+    memory: *mut ffi::PyTypeObject,
     /// Functions and classes that know better how to phrase argument errors: the class's C base.
     phrasing: Option<Obj>,
     /// Ties the builder to its payload.
@@ -547,6 +549,7 @@ impl<T: Native> ClassBuilder<T> {
             functions: Vec::new(),
             init: None,
             subclassable: true,
+            memory: ptr::null_mut(),
             phrasing: None,
             payload: PhantomData,
         }
@@ -556,6 +559,15 @@ impl<T: Native> ClassBuilder<T> {
     pub fn base(mut self, base: Obj) -> Self {
         self.bases.push(base);
         self
+    }
+
+    /// Adds a native base class, whose payload this class's payload starts with.
+    pub fn extends<B: Native>(mut self) -> Self
+    where
+        T: Extends<B>,
+    {
+        self.memory = B::class().base.load(Ordering::Relaxed);
+        self.base(B::class().object())
     }
 
     /// The base's methods phrase the errors of wrong calls (for classes that are written in C in CPython).
@@ -841,7 +853,11 @@ impl<T: Native> ClassBuilder<T> {
         };
         let bases = Obj::tuple(self.bases.iter().cloned())?;
         if T::LAYOUT == Layout::Future {
-            let base = self.bases[0].raw().cast::<ffi::PyTypeObject>();
+            let base = if self.memory.is_null() {
+                self.bases[0].raw().cast::<ffi::PyTypeObject>()
+            } else {
+                self.memory
+            };
             // SAFETY: a live type.
             let needed = unsafe { (*base).tp_basicsize };
             if usize::try_from(needed).unwrap_or(usize::MAX) > FUTURE_OFFSET {

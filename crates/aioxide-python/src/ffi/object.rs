@@ -194,6 +194,36 @@ impl Obj {
         unsafe { Self::owned(ffi::PySet_New(ptr::null_mut())) }
     }
 
+    /// A `list` of the given objects, made at once.
+    pub fn list_of(items: Vec<Self>) -> PyRes {
+        let len = isize::try_from(items.len()).unwrap_or(isize::MAX);
+        // SAFETY: plain constructor.
+        let list = unsafe { Self::owned(ffi::PyList_New(len)) }?;
+        for (index, item) in (0isize..).zip(items) {
+            // SAFETY: a fresh list with room for `len` items; the call steals the reference.
+            unsafe { ffi::PyList_SetItem(list.raw(), index, item.into_raw()) };
+        }
+        Ok(list)
+    }
+
+    /// `set(iterable)`.
+    pub fn set_of(iterable: &Self) -> PyRes {
+        // SAFETY: plain constructor from any object.
+        unsafe { Self::owned(ffi::PySet_New(iterable.raw())) }
+    }
+
+    /// `set.discard`; was it there?
+    pub fn set_discard(&self, item: &Self) -> PyRes<bool> {
+        // SAFETY: the call checks that `self` is a set.
+        truth(unsafe { ffi::PySet_Discard(self.raw(), item.raw()) })
+    }
+
+    /// `item in self`.
+    pub fn contains(&self, item: &Self) -> PyRes<bool> {
+        // SAFETY: any two objects may be asked.
+        truth(unsafe { ffi::PySequence_Contains(self.raw(), item.raw()) })
+    }
+
     /// `list.append`.
     pub fn append(&self, item: &Self) -> PyRes<()> {
         // SAFETY: the call checks that `self` is a list.
@@ -204,12 +234,6 @@ impl Obj {
     pub fn set_add(&self, item: &Self) -> PyRes<()> {
         // SAFETY: the call checks that `self` is a set.
         done(unsafe { ffi::PySet_Add(self.raw(), item.raw()) })
-    }
-
-    /// `set.discard`: was the item there?
-    pub fn set_discard(&self, item: &Self) -> PyRes<bool> {
-        // SAFETY: the call checks that `self` is a set.
-        truth(unsafe { ffi::PySet_Discard(self.raw(), item.raw()) })
     }
 
     /// `len(self)`.
@@ -313,6 +337,13 @@ impl Obj {
     pub fn is_int(&self) -> bool {
         // SAFETY: a flag test.
         unsafe { ffi::PyLong_Check(self.raw()) != 0 }
+    }
+
+    /// Is this exactly an `int`?
+    #[inline]
+    pub fn is_exact_int(&self) -> bool {
+        // SAFETY: a type test.
+        unsafe { ffi::PyLong_CheckExact(self.raw()) != 0 }
     }
 
     /// Is this exactly a `float`?
