@@ -265,6 +265,18 @@ impl Ref<EventLoop> {
         }
     }
 
+    /// Hands a job over from any thread and wakes the loop.
+    #[inline]
+    pub fn push_threadsafe(&self, body: JobBody, object: Obj) -> PyRes<()> {
+        match self.scheduler()?.remote().push(Job { body, object }) {
+            Ok(()) => Ok(()),
+            Err(job) => {
+                drop(job);
+                Err(Raised::runtime_error("Event loop is closed"))
+            }
+        }
+    }
+
     /// Refuses a closed loop.
     #[inline]
     pub fn check_closed(&self) -> PyRes<()> {

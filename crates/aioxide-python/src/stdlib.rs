@@ -61,8 +61,6 @@ imported! {
     task_get_stack = "asyncio.base_tasks", "_task_get_stack";
     /// `asyncio.base_tasks._task_print_stack`.
     task_print_stack = "asyncio.base_tasks", "_task_print_stack";
-    /// `asyncio.futures._chain_future`.
-    chain_future = "asyncio.futures", "_chain_future";
     /// `_asyncio._current_tasks`, the dict of current tasks (up to 3.13).
     current_tasks = "_asyncio", "_current_tasks";
     /// `_asyncio._enter_task`.
@@ -109,10 +107,28 @@ imported! {
     set_wakeup_fd = "signal", "set_wakeup_fd";
     /// `concurrent.futures.ThreadPoolExecutor`.
     thread_pool_executor = "concurrent.futures", "ThreadPoolExecutor";
-    /// `asyncio.futures.wrap_future`.
-    wrap_future = "asyncio.futures", "wrap_future";
     /// `inspect.iscoroutinefunction`.
     is_coroutine_function = "inspect", "iscoroutinefunction";
     /// `types.TracebackType`.
     traceback_type = "types", "TracebackType";
+    /// `asyncio.gather`.
+    gather = "asyncio.tasks", "gather";
+    /// `asyncio.events` itself.
+    events_module = "asyncio.events", "";
+    /// `asyncio.constants` itself.
+    constants = "asyncio.constants", "";
+    /// `asyncio.runners._State`.
+    runner_state = "asyncio.runners", "_State";
+    /// `asyncio.futures._set_result_unless_cancelled`.
+    set_result_unless_cancelled = "asyncio.futures", "_set_result_unless_cancelled";
+    /// `concurrent.futures.CancelledError`.
+    concurrent_cancelled_error = "concurrent.futures", "CancelledError";
+    /// `concurrent.futures.InvalidStateError`.
+    concurrent_invalid_state_error = "concurrent.futures", "InvalidStateError";
+    /// `functools.partial`.
+    partial = "functools", "partial";
+    /// `threading.Thread`.
+    thread = "threading", "Thread";
+    /// `types.MethodType`.
+    method_type = "types", "MethodType";
 }
