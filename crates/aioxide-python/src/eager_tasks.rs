@@ -2,7 +2,7 @@
 
 use crate::events::LoopRef;
 use crate::ffi::{
-    Args, Class, ClassBuilder, Kind, Native, Obj, PyRes, Raised, Ref, Slot, Visit, add_to_module, function,
+    Args, Class, ClassBuilder, GilSlot, Kind, Native, Obj, PyRes, Raised, Ref, Slot, Visit, add_to_module, function,
 };
 use crate::tasks::{Task, TaskOptions};
 use crate::{names, stdlib};
@@ -35,6 +35,14 @@ impl Native for Factory {
     fn clear(&self) {
         self.constructor.clear();
     }
+}
+
+/// `eager_task_factory`, which has the signature of every factory.
+static EAGER_TASK_FACTORY: GilSlot = GilSlot::new();
+
+/// An attribute by which `inspect` finds the signature of a function.
+fn of_signature(name: &str) -> PyRes {
+    EAGER_TASK_FACTORY.get()?.getattr_str(name)
 }
 
 /// `constructor(coro, loop=loop, eager_start=eager_start, **kwargs)`, for `(loop, coro, *, eager_start=True, **kwargs)`.
@@ -85,6 +93,10 @@ pub fn init(module: &Obj) -> PyRes<()> {
         })
         .getter("__name__", |_| Obj::str("factory"))
         .getter("__qualname__", |_| Obj::str("create_eager_task_factory.<locals>.factory"))
+        .getter("__code__", |_| of_signature("__code__"))
+        .getter("__defaults__", |_| of_signature("__defaults__"))
+        .getter("__kwdefaults__", |_| of_signature("__kwdefaults__"))
+        .getter("__annotations__", |_| of_signature("__annotations__"))
         .build()?;
     let (_, create) = function(
         Kind::Function,
@@ -101,5 +113,6 @@ pub fn init(module: &Obj) -> PyRes<()> {
         "A task factory whose tasks start at once: what does not wait needs no turn of the loop.",
         eager_task,
     )?;
+    EAGER_TASK_FACTORY.set(&eager);
     add_to_module(module, "eager_task_factory", &eager)
 }
