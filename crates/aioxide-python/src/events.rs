@@ -82,6 +82,8 @@ pub struct EventLoop {
     pub saved_origin_depth: Cell<Option<i64>>,
     /// Reader and writer handles by descriptor, so that a second registration can cancel the first.
     pub descriptors: RefCell<std::collections::HashMap<i32, Watched>>,
+    /// The handles of signals, in a dict, once there are any.
+    pub signal_handlers: Slot,
     /// Spare queue, kept for its memory.
     pub spare: RefCell<VecDeque<Job>>,
 }
@@ -128,6 +130,7 @@ impl Native for EventLoop {
             slow_callback_duration: Slot::empty(),
             saved_origin_depth: Cell::new(None),
             descriptors: RefCell::default(),
+            signal_handlers: Slot::empty(),
             spare: RefCell::default(),
         }
     }
@@ -145,6 +148,7 @@ impl Native for EventLoop {
         visit.slot(&self.default_executor);
         visit.slot(&self.asyncgens);
         visit.slot(&self.slow_callback_duration);
+        visit.slot(&self.signal_handlers);
         if let Ok(descriptors) = self.descriptors.try_borrow() {
             for watched in descriptors.values() {
                 for handle in watched.reader.iter().chain(&watched.writer) {
@@ -165,6 +169,7 @@ impl Native for EventLoop {
         self.task_factory.clear();
         self.default_executor.clear();
         self.asyncgens.clear();
+        self.signal_handlers.clear();
         let watched = self.descriptors.try_borrow_mut().map(|mut map| std::mem::take(&mut *map)).ok();
         drop(watched);
     }

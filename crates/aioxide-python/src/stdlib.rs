@@ -131,4 +131,14 @@ imported! {
     thread = "threading", "Thread";
     /// `types.MethodType`.
     method_type = "types", "MethodType";
+    /// `signal.signal`.
+    signal_function = "signal", "signal";
+    /// `signal.siginterrupt`.
+    siginterrupt = "signal", "siginterrupt";
+    /// `signal.valid_signals`.
+    valid_signals = "signal", "valid_signals";
+    /// `sys.is_finalizing`.
+    is_finalizing = "sys", "is_finalizing";
+    /// `weakref.ref`.
+    weak_reference = "weakref", "ref";
 }

@@ -11,6 +11,7 @@ mod executor;
 mod lifecycle;
 mod missing;
 mod scheduling;
+mod signals;
 
 use crate::events::{EventLoop, LoopRef, context_argument};
 use crate::ffi::{Class, ClassBuilder, Kind, Native, Obj, PyRes, Raised, Ref, add_to_module, function};
@@ -45,6 +46,7 @@ macro_rules! slot {
 /// Makes the classes and `new_event_loop`.
 pub fn init(module: &Obj) -> PyRes<()> {
     executor::init()?;
+    signals::init()?;
     let builder = ClassBuilder::<EventLoop>::new("aioxide", "BaseLoop", "The native part of `aioxide.Loop`.")
         .init("(self)", |this, _| lifecycle::init_loop(this))
         .repr(lifecycle::repr)
@@ -64,6 +66,7 @@ pub fn init(module: &Obj) -> PyRes<()> {
     let builder = errors::methods(builder);
     let builder = executor::methods(builder);
     let builder = asyncgens::methods(builder);
+    let builder = signals::methods(builder);
     let builder = missing::methods(builder);
     let builder = flag!(builder, "_closed", closed);
     let builder = flag!(builder, "_stopping", stopping);

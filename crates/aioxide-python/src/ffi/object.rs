@@ -494,6 +494,12 @@ impl Obj {
         done(unsafe { ffi::PyObject_SetItem(self.raw(), key.raw(), value.raw()) })
     }
 
+    /// `item in self`.
+    pub fn contains(&self, item: &Self) -> PyRes<bool> {
+        // SAFETY: any object may be asked.
+        truth(unsafe { ffi::PySequence_Contains(self.raw(), item.raw()) })
+    }
+
     /// `del self[key]`.
     pub fn del_item(&self, key: &Self) -> PyRes<()> {
         // SAFETY: any object may be asked.
