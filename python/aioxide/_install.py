@@ -127,7 +127,7 @@ class _Installation:
             return Status(
                 version=_aioxide.__version__,
                 level=self._level,
-                loops=_source_of_loops(),
+                loops=source_of_loops(),
                 native=tuple(sorted(native)),
                 bindings=len(bound),
                 overridden=tuple(sorted(map(str, overridden))),
@@ -186,7 +186,7 @@ def _is_overridden(replacement: Replacement) -> bool:
     return home.get(name) is not native or namespace(asyncio).get(name, native) is not native
 
 
-def _source_of_loops() -> str:
+def source_of_loops() -> str:
     """Name what `asyncio.new_event_loop()` takes its loops from."""
     if namespace(events)["new_event_loop"] is _aioxide.new_event_loop:
         return "aioxide"

@@ -83,6 +83,8 @@ pub struct EventLoop {
     pub saved_origin_depth: Cell<Option<i64>>,
     /// Reader and writer handles by descriptor, so that a second registration can cancel the first.
     pub descriptors: RefCell<std::collections::HashMap<i32, Watched>>,
+    /// The handles of signals, in a dict, once there are any.
+    pub signal_handlers: Slot,
     /// Spare queue, kept for its memory.
     pub spare: RefCell<VecDeque<Job>>,
 }
@@ -129,6 +131,7 @@ impl Native for EventLoop {
             slow_callback_duration: Slot::empty(),
             saved_origin_depth: Cell::new(None),
             descriptors: RefCell::default(),
+            signal_handlers: Slot::empty(),
             spare: RefCell::default(),
         }
     }
@@ -146,6 +149,7 @@ impl Native for EventLoop {
         visit.slot(&self.default_executor);
         visit.slot(&self.asyncgens);
         visit.slot(&self.slow_callback_duration);
+        visit.slot(&self.signal_handlers);
         if let Ok(descriptors) = self.descriptors.try_borrow() {
             for watched in descriptors.values() {
                 for handle in watched.reader.iter().chain(&watched.writer) {
@@ -166,6 +170,7 @@ impl Native for EventLoop {
         self.task_factory.clear();
         self.default_executor.clear();
         self.asyncgens.clear();
+        self.signal_handlers.clear();
         let watched = self.descriptors.try_borrow_mut().map(|mut map| std::mem::take(&mut *map)).ok();
         drop(watched);
     }
@@ -263,6 +268,18 @@ impl Ref<EventLoop> {
     pub fn push(&self, body: JobBody, object: Obj) {
         if let Some(scheduler) = self.scheduler.borrow().as_ref() {
             scheduler.push(Job { body, object });
+        }
+    }
+
+    /// Hands a job over from any thread and wakes the loop.
+    #[inline]
+    pub fn push_threadsafe(&self, body: JobBody, object: Obj) -> PyRes<()> {
+        match self.scheduler()?.remote().push(Job { body, object }) {
+            Ok(()) => Ok(()),
+            Err(job) => {
+                drop(job);
+                Err(Raised::runtime_error("Event loop is closed"))
+            }
         }
     }
 

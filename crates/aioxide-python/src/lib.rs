@@ -6,8 +6,10 @@ mod names;
 mod stdlib;
 
 mod base_events;
+mod chaining;
 mod combinators;
 mod coroutines;
+mod eager_tasks;
 mod events;
 mod futures;
 mod locks;
@@ -42,6 +44,8 @@ fn init(module: &Obj) -> PyRes<()> {
     futures::init(module)?;
     tasks::init(module)?;
     ffi::task_state::init()?;
+    chaining::init(module)?;
+    eager_tasks::init(module)?;
     timeouts::init(module)?;
     locks::init(module)?;
     queues::init(module)?;
@@ -71,13 +75,13 @@ fn init(module: &Obj) -> PyRes<()> {
 /// The native names, by the asyncio module that they answer.
 const NAMES: &[(&str, &[&[&str]])] = &[
     ("events", &[events::NAMES]),
-    ("futures", &[futures::NAMES]),
+    ("futures", &[futures::NAMES, chaining::NAMES]),
     ("locks", &[locks::NAMES]),
     ("queues", &[queues::NAMES]),
     ("runners", &[runners::NAMES]),
     ("staggered", &[staggered::NAMES]),
     ("taskgroups", &[taskgroups::NAMES]),
-    ("tasks", &[tasks::NAMES, combinators::NAMES]),
+    ("tasks", &[tasks::NAMES, eager_tasks::NAMES, combinators::NAMES, threads::TASKS_NAMES]),
     ("threads", &[threads::NAMES]),
     ("timeouts", &[timeouts::NAMES]),
 ];

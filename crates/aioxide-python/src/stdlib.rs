@@ -61,8 +61,6 @@ imported! {
     task_get_stack = "asyncio.base_tasks", "_task_get_stack";
     /// `asyncio.base_tasks._task_print_stack`.
     task_print_stack = "asyncio.base_tasks", "_task_print_stack";
-    /// `asyncio.futures._chain_future`.
-    chain_future = "asyncio.futures", "_chain_future";
     /// `_asyncio._current_tasks`, the dict of current tasks (up to 3.13).
     current_tasks = "_asyncio", "_current_tasks";
     /// `_asyncio._enter_task`.
@@ -133,6 +131,34 @@ imported! {
     is_coroutine_function = "inspect", "iscoroutinefunction";
     /// `types.TracebackType`.
     traceback_type = "types", "TracebackType";
+    /// `asyncio.gather`.
+    gather = "asyncio.tasks", "gather";
+    /// `asyncio.events` itself.
+    events_module = "asyncio.events", "";
+    /// `asyncio.constants` itself.
+    constants = "asyncio.constants", "";
+    /// `asyncio.runners._State`.
+    runner_state = "asyncio.runners", "_State";
+    /// `concurrent.futures.CancelledError`.
+    concurrent_cancelled_error = "concurrent.futures", "CancelledError";
+    /// `concurrent.futures.InvalidStateError`.
+    concurrent_invalid_state_error = "concurrent.futures", "InvalidStateError";
+    /// `functools.partial`.
+    partial = "functools", "partial";
+    /// `threading.Thread`.
+    thread = "threading", "Thread";
+    /// `types.MethodType`.
+    method_type = "types", "MethodType";
+    /// `signal.signal`.
+    signal_function = "signal", "signal";
+    /// `signal.siginterrupt`.
+    siginterrupt = "signal", "siginterrupt";
+    /// `signal.valid_signals`.
+    valid_signals = "signal", "valid_signals";
+    /// `sys.is_finalizing`.
+    is_finalizing = "sys", "is_finalizing";
+    /// `weakref.ref`.
+    weak_reference = "weakref", "ref";
 }
 
 /// asyncio's logger, looked up where the loop's own code in CPython would find it.

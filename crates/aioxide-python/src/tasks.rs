@@ -284,7 +284,7 @@ fn swap_current(loop_: &LoopRef, task: Option<&Obj>) -> PyRes<Option<Obj>> {
 
 /// Is the object a coroutine that a task can drive?
 #[inline]
-fn is_coroutine(object: &Obj) -> PyRes<bool> {
+pub fn is_coroutine(object: &Obj) -> PyRes<bool> {
     if object.is_coroutine() || Coroutine::class().is_exact(object) {
         return Ok(true);
     }
@@ -970,9 +970,7 @@ pub fn ensure_future(object: &Obj, loop_: Option<&Obj>) -> PyRes {
     let coro = if is_plain || is_coroutine(object)? {
         object.clone()
     } else if stdlib::isawaitable()?.call([object])?.truth()? {
-        // A coroutine of Python's own class, as users see it in `get_coro()`.
-        static WRAP: Imported = Imported::new("aioxide._awaitables", "_wrap_awaitable");
-        WRAP.get()?.call([object])?
+        wrap_awaitable(object)?
     } else {
         return Err(Raised::type_error("An asyncio.Future, a coroutine or an awaitable is required"));
     };
@@ -1044,6 +1042,12 @@ pub fn create_task_with(loop_: &Obj, coro: &Obj, keywords: &Obj) -> PyRes {
         }
     }
     loop_.getattr(names::create_task())?.call_dict(&Obj::tuple([coro.clone()])?, Some(keywords))
+}
+
+/// A coroutine that awaits any awaitable, of Python's own class, as users see it in `get_coro()`.
+pub fn wrap_awaitable(awaitable: &Obj) -> PyRes {
+    static WRAP: Imported = Imported::new("aioxide._awaitables", "_wrap_awaitable");
+    WRAP.get()?.call([awaitable])
 }
 
 /// Makes `asyncio.all_tasks` of the standard library see native tasks (up to 3.13, where its registry is a `WeakSet`).

@@ -371,7 +371,7 @@ fn close(this: &Ref<EventLoop>) -> PyRes<()> {
     if let Some(executor) = this.default_executor.take() {
         executor.method_kw(names::shutdown(), &[], &[(names::wait(), &Obj::bool(false))])?;
     }
-    Ok(())
+    super::signals::remove_all(this)
 }
 
 /// What happens to a loop that nobody closed.

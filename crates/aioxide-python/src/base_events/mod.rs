@@ -4,10 +4,14 @@
 //! also gives it `__dict__` and weak references. Methods that only format, log or wait for other code are CPython's
 //! own functions, run with our loop as `self`.
 
+mod asyncgens;
 mod descriptors;
 mod errors;
+mod executor;
 mod lifecycle;
+mod missing;
 mod scheduling;
+mod signals;
 
 use crate::events::{EventLoop, LoopRef, context_argument};
 use crate::ffi::{Class, ClassBuilder, Kind, Native, Obj, PyRes, Raised, Ref, add_to_module, function};
@@ -17,15 +21,7 @@ use crate::stdlib;
 pub use lifecycle::{finalize, nanoseconds, now};
 
 /// CPython's own methods that the class takes over as they are.
-const BORROWED: [&str; 7] = [
-    "default_exception_handler",
-    "shutdown_asyncgens",
-    "shutdown_default_executor",
-    "_do_shutdown",
-    "_asyncgen_firstiter_hook",
-    "_asyncgen_finalizer_hook",
-    "_check_default_executor",
-];
+const BORROWED: [&str; 1] = ["default_exception_handler"];
 
 /// A property that shows and sets a boolean cell.
 macro_rules! flag {
@@ -49,6 +45,8 @@ macro_rules! slot {
 
 /// Makes the classes and `new_event_loop`.
 pub fn init(module: &Obj) -> PyRes<()> {
+    executor::init()?;
+    signals::init()?;
     let builder = ClassBuilder::<EventLoop>::new("aioxide", "BaseLoop", "The native part of `aioxide.Loop`.")
         .init("(self)", |this, _| lifecycle::init_loop(this))
         .repr(lifecycle::repr)
@@ -66,6 +64,10 @@ pub fn init(module: &Obj) -> PyRes<()> {
     let builder = scheduling::methods(builder);
     let builder = descriptors::methods(builder);
     let builder = errors::methods(builder);
+    let builder = executor::methods(builder);
+    let builder = asyncgens::methods(builder);
+    let builder = signals::methods(builder);
+    let builder = missing::methods(builder);
     let builder = flag!(builder, "_closed", closed);
     let builder = flag!(builder, "_stopping", stopping);
     let builder = flag!(builder, "_executor_shutdown_called", executor_shutdown_called);

@@ -1,9 +1,9 @@
-//! `call_soon` and its relatives, futures, tasks, the executor.
+//! `call_soon` and its relatives, futures, tasks.
 
 use crate::events::{EventLoop, Handle, Job, JobBody, ThreadSafeHandle, TimerHandle, run_handle, run_thread_safe, run_timer};
 use crate::ffi::{Args, ClassBuilder, Native, Obj, PyRes, Raised, Ref};
 use crate::tasks::{Task, TaskOptions};
-use crate::{names, stdlib};
+use crate::names;
 
 use super::lifecycle::{nanoseconds, now};
 use super::{check_callback, check_thread, context_argument, new_future};
@@ -47,18 +47,6 @@ pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoo
             Ok(())
         })
         .method("get_task_factory(self)", "The task factory, or `None`.", |this, _| Ok(this.task_factory.get()))
-        .method(
-            "run_in_executor(self, executor, func, *args)",
-            "Calls `func(*args)` in an executor, the default one if `None`. Returns a future.",
-            run_in_executor,
-        )
-        .method("set_default_executor(self, executor)", "Sets the executor of `run_in_executor(None, …)`.", |this, args| {
-            if !args.req(0).isinstance(stdlib::thread_pool_executor()?)? {
-                return Err(Raised::type_error("executor must be ThreadPoolExecutor instance"));
-            }
-            this.default_executor.set(args.req(0).clone());
-            Ok(())
-        })
 }
 
 /// The checks of debug mode.
@@ -107,14 +95,8 @@ fn call_soon_threadsafe(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes {
     } else {
         (new_handle(this, args)?.into_obj(), run_handle as JobBody)
     };
-    let job = Job { body, object: handle.clone() };
-    match this.scheduler()?.remote().push(job) {
-        Ok(()) => Ok(handle),
-        Err(job) => {
-            drop(job);
-            Err(Raised::runtime_error("Event loop is closed"))
-        }
-    }
+    this.push_threadsafe(body, handle.clone())?;
+    Ok(handle)
 }
 
 /// `call_later`.
@@ -219,35 +201,3 @@ fn call_factory(this: &Ref<EventLoop>, factory: &Obj, coro: &Obj, keywords: Opti
     }
     Ok(task)
 }
-
-/// `run_in_executor`.
-fn run_in_executor(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes {
-    this.check_closed()?;
-    if this.debug.get() {
-        check_callback(args.req(1), "run_in_executor")?;
-    }
-    let executor = match args.some(0) {
-        Some(executor) => executor.clone(),
-        None => default_executor(this)?,
-    };
-    let mut all = vec![args.req(1).clone()];
-    all.extend(args.rest().iter().cloned());
-    let submitted = executor.getattr(names::submit())?.call_args(&all)?;
-    stdlib::wrap_future()?.call_kw(&[&submitted], &[(names::loop_(), this.obj())])
-}
-
-/// The default executor, made when first needed.
-fn default_executor(this: &Ref<EventLoop>) -> PyRes {
-    if this.executor_shutdown_called.get() {
-        return Err(Raised::runtime_error("Executor shutdown has been called"));
-    }
-    if let Some(executor) = this.default_executor.get() {
-        return Ok(executor);
-    }
-    let prefix = Obj::str("asyncio")?;
-    let executor =
-        stdlib::thread_pool_executor()?.call_kw(&[], &[(names::thread_name_prefix(), &prefix)])?;
-    this.default_executor.set(executor.clone());
-    Ok(executor)
-}
-

@@ -1,0 +1,189 @@
+//! Signals. Answers `add_signal_handler` and `remove_signal_handler` of `asyncio/unix_events.py`.
+//!
+//! While the loop runs in the main thread, every signal ends its wait (see `lifecycle`). Python then calls what stands in
+//! `signal.signal`: a [`Relay`], which hands the callback to the loop. The relay refers to the loop weakly, since the
+//! interpreter keeps it until the handler is removed.
+
+use crate::events::{EventLoop, Handle, run_handle};
+use crate::ffi::{
+    Args, Builtin, Class, ClassBuilder, Native, Obj, PyRes, Raised, Ref, Slot, Visit, copy_current_context, warn_resource,
+};
+use crate::{names, stdlib};
+
+/// Adds this file's methods.
+pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoop> {
+    builder
+        .method(
+            "add_signal_handler(self, sig, callback, *args)",
+            "Calls `callback(*args)` in a turn of the loop for each signal `sig`. Only for the main thread.",
+            add,
+        )
+        .method("remove_signal_handler(self, sig)", "Ends `add_signal_handler`; `False` if there was nothing.", |this, args| {
+            remove(this, args.req(0))
+        })
+}
+
+/// What Python calls when a signal has come in.
+struct Relay {
+    /// A weak reference to the loop.
+    loop_: Slot,
+}
+
+/// Where the class is kept.
+static RELAY: Class<Relay> = Class::new();
+
+impl Native for Relay {
+    fn class() -> &'static Class<Self> {
+        &RELAY
+    }
+
+    fn empty() -> Self {
+        Self { loop_: Slot::empty() }
+    }
+
+    fn traverse(&self, visit: &mut Visit<'_>) {
+        visit.slot(&self.loop_);
+    }
+
+    fn clear(&self) {
+        self.loop_.clear();
+    }
+}
+
+/// Makes the class.
+pub(super) fn init() -> PyRes<()> {
+    ClassBuilder::<Relay>::new("aioxide", "signal_relay", "Hands the callback of a signal to the loop.")
+        .sealed()
+        .call(|this, args, _| {
+            let Some(reference) = this.loop_.get() else { return Ok(Obj::none()) };
+            let loop_ = reference.call([])?;
+            if let (Some(loop_), Some(sig)) = (EventLoop::class().cast(&loop_), args.first()) {
+                relay(loop_, sig)?;
+            }
+            Ok(Obj::none())
+        })
+        .build()
+        .map(drop)
+}
+
+/// A signal has come in.
+fn relay(this: &Ref<EventLoop>, sig: &Obj) -> PyRes<()> {
+    let Some(handlers) = this.signal_handlers.get() else { return Ok(()) };
+    let Some(handle) = handlers.dict_get(sig)? else { return Ok(()) };
+    if Handle::class().cast(&handle).is_some_and(|handle| handle.is_cancelled()) {
+        return remove(this, sig).map(drop);
+    }
+    if this.closed.get() {
+        return Ok(());
+    }
+    this.push_threadsafe(run_handle, handle)
+}
+
+/// `add_signal_handler`.
+fn add(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes<()> {
+    let (sig, callback) = (args.req(0), args.req(1));
+    if stdlib::iscoroutine()?.call([callback])?.truth()? || stdlib::is_coroutine_function()?.call([callback])?.truth()? {
+        return Err(Raised::type_error("coroutines cannot be used with add_signal_handler()"));
+    }
+    check_signal(sig)?;
+    this.check_closed()?;
+    check_main_thread(this)?;
+    let handle = Ref::new(Handle::payload(callback, args.rest(), copy_current_context()?, this.obj())?)?;
+    if this.debug.get() {
+        handle.record_source()?;
+    }
+    let handlers = match this.signal_handlers.get() {
+        Some(handlers) => handlers,
+        None => Obj::dict()?,
+    };
+    this.signal_handlers.set(handlers.clone());
+    handlers.set_item(sig, handle.obj())?;
+    let relay = Ref::new(Relay { loop_: Slot::new(stdlib::weak_reference()?.call([this.obj()])?) })?;
+    let installed = stdlib::signal_function()?
+        .call([sig, relay.obj()])
+        .and_then(|_| stdlib::siginterrupt()?.call([sig, &Obj::bool(false)]));
+    let Err(raised) = installed else { return Ok(()) };
+    if !raised.is(Builtin::Os) {
+        return Err(raised);
+    }
+    let error = raised.take();
+    handlers.del_item(sig)?;
+    Err(uncatchable(sig, error)?)
+}
+
+/// Refuses what is no signal.
+fn check_signal(sig: &Obj) -> PyRes<()> {
+    if !sig.is_int() {
+        return Err(Raised::type_error(&format!("sig must be an int, not {}", sig.repr()?)));
+    }
+    if !stdlib::valid_signals()?.call([])?.contains(sig)? {
+        return Err(Raised::value_error(&format!("invalid signal number {}", sig.to_str()?.text()?)));
+    }
+    Ok(())
+}
+
+/// Signals come to the main thread of the main interpreter: asks Python, in its own words, whether this is it.
+fn check_main_thread(this: &Ref<EventLoop>) -> PyRes<()> {
+    let fd = Obj::int(i64::from(this.scheduler()?.wakeup_fd()))?;
+    let quiet = [(names::warn_on_full_buffer(), &Obj::bool(false))];
+    match stdlib::set_wakeup_fd()?.call_kw(&[&fd], &quiet) {
+        Ok(previous) if !previous.equals(&fd)? => stdlib::set_wakeup_fd()?.call_kw(&[&previous], &quiet).map(drop),
+        Ok(_) => Ok(()),
+        Err(raised) if raised.is(Builtin::Value) || raised.is(Builtin::Os) => {
+            let error = raised.take();
+            Err(Raised::runtime_error(&error.to_str()?.text()?))
+        }
+        Err(raised) => Err(raised),
+    }
+}
+
+/// The error of a signal that cannot be caught, for what `signal.signal` raised.
+fn uncatchable(sig: &Obj, error: Obj) -> PyRes<Raised> {
+    let invalid = Obj::import("errno")?.getattr_str("EINVAL")?;
+    if error.getattr_str("errno")?.equals(&invalid)? {
+        return Ok(Raised::runtime_error(&format!("sig {} cannot be caught", sig.to_str()?.text()?)));
+    }
+    Ok(Raised::restore(error))
+}
+
+/// `remove_signal_handler`.
+fn remove(this: &Ref<EventLoop>, sig: &Obj) -> PyRes<bool> {
+    check_signal(sig)?;
+    let Some(handlers) = this.signal_handlers.get() else { return Ok(false) };
+    if handlers.dict_get(sig)?.is_none() {
+        return Ok(false);
+    }
+    handlers.del_item(sig)?;
+    let signal = Obj::import("signal")?;
+    let interrupt = signal.getattr_str("SIGINT")?;
+    let usual = if sig.equals(&interrupt)? { "default_int_handler" } else { "SIG_DFL" };
+    match stdlib::signal_function()?.call([sig, &signal.getattr_str(usual)?]) {
+        Ok(_) => Ok(true),
+        Err(raised) if raised.is(Builtin::Os) => {
+            let error = raised.take();
+            Err(uncatchable(sig, error)?)
+        }
+        Err(raised) => Err(raised),
+    }
+}
+
+/// Removes every handler, for `close`.
+pub(super) fn remove_all(this: &Ref<EventLoop>) -> PyRes<()> {
+    let Some(handlers) = this.signal_handlers.get() else { return Ok(()) };
+    let signals = handlers.items()?;
+    if signals.is_empty() {
+        return Ok(());
+    }
+    if stdlib::is_finalizing()?.call([])?.truth()? {
+        this.signal_handlers.clear();
+        let text = format!(
+            "Closing the loop {} on interpreter shutdown stage, skipping signal handlers removal",
+            this.obj().repr()?
+        );
+        return warn_resource(this.obj(), &text, 1);
+    }
+    for sig in signals {
+        remove(this, &sig)?;
+    }
+    Ok(())
+}
