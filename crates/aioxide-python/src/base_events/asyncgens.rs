@@ -19,7 +19,7 @@ pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoo
         })
         .coroutine("shutdown_asyncgens(self)", "Closes every async generator that has started.", |this, _| {
             let machine = Shutdown { loop_: this.clone(), closing: Vec::new(), waiter: None };
-            coroutine("BaseLoop.shutdown_asyncgens", machine)
+            coroutine("BaseEventLoop.shutdown_asyncgens", machine)
         })
 }
 

@@ -86,7 +86,7 @@ fn default_executor(this: &Ref<EventLoop>) -> PyRes {
 fn shutdown_default_executor(this: &Ref<EventLoop>, timeout: Option<&Obj>) -> PyRes<Ref<Coroutine>> {
     let timeout = timeout.cloned().unwrap_or_else(Obj::none);
     coroutine(
-        "BaseLoop.shutdown_default_executor",
+        "BaseEventLoop.shutdown_default_executor",
         Shutdown { loop_: this.clone(), timeout, thread: None, expiry: None, timer: None, waiter: None },
     )
 }

@@ -25,7 +25,7 @@ macro_rules! missing {
         $builder$(.coroutine(
             concat!($name, "(", $parameters, ")"),
             "Not there yet.",
-            |_, _| coroutine(concat!("BaseLoop.", $name), Missing($name)),
+            |_, _| coroutine(concat!("BaseEventLoop.", $name), Missing($name)),
         ))*
     };
 }

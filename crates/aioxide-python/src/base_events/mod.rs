@@ -47,7 +47,7 @@ macro_rules! slot {
 pub fn init(module: &Obj) -> PyRes<()> {
     executor::init()?;
     signals::init()?;
-    let builder = ClassBuilder::<EventLoop>::new("aioxide", "BaseLoop", "The native part of `aioxide.Loop`.")
+    let builder = ClassBuilder::<EventLoop>::new("aioxide", "BaseEventLoop", "The native part of `aioxide.Loop`.")
         .init("(self)", |this, _| lifecycle::init_loop(this))
         .repr(lifecycle::repr)
         .hash(|this| {
@@ -86,7 +86,7 @@ pub fn init(module: &Obj) -> PyRes<()> {
         })
         .build()?;
     let class = make_class(&native)?;
-    add_to_module(module, "BaseLoop", &native)?;
+    add_to_module(module, "BaseEventLoop", &native)?;
     add_to_module(module, "Loop", &class)?;
     LOOP_CLASS.set(&class);
     let (_, new_event_loop) = function(

@@ -8,7 +8,7 @@
 //! future without asking. The base's `__init__` never runs: its fields stay zero unless we fill them.
 //!
 //! Invariants: a payload is written before anyone else sees the object and dropped once, by `dealloc`; objects on a
-//! free list have a dropped payload, no `__dict__`, no weak references, and keep their reference to the type.
+//! free list have a dropped payload, no `__dict__`, no weak references, and no reference to the type.
 
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::{CString, c_int, c_void};
@@ -241,9 +241,10 @@ impl<T: Native> Ref<T> {
         if T::FREELIST > 0 {
             // SAFETY: used under the GIL; the borrow ends before anything else runs.
             if let Some(raw) = unsafe { (*class.free.get()).pop() } {
-                // SAFETY: memory of exactly this type, with no payload; it keeps its reference to the type.
+                // SAFETY: memory of exactly this type, with no payload; the new object counts as a user of the type.
                 unsafe {
                     revive(raw);
+                    ffi::Py_INCREF(kind.cast());
                     raw.cast::<u8>()
                         .add(T::LAYOUT.offset())
                         .cast::<T>()
@@ -1389,6 +1390,8 @@ unsafe extern "C" fn dealloc_slot<T: Native>(raw: *mut ffi::PyObject) {
         let free = unsafe { &mut *class.free.get() };
         if free.len() < T::FREELIST {
             free.push(raw);
+            // SAFETY: the class itself keeps the type alive; a type's count tells how many objects there are.
+            unsafe { ffi::Py_DECREF(kind.cast()) };
             return;
         }
     }

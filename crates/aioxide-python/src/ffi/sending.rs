@@ -87,10 +87,12 @@ pub fn awaitable_iterator(object: &Obj) -> PyRes {
         }
     };
     let Some(slot) = slot else {
-        return Err(Raised::type_error(&format!(
-            "object {} can't be used in 'await' expression",
-            object.class_name()
-        )));
+        let name = object.class_name();
+        return Err(Raised::type_error(&if cfg!(Py_3_14) {
+            format!("'{name}' object can't be awaited")
+        } else {
+            format!("object {name} can't be used in 'await' expression")
+        }));
     };
     // SAFETY: the slot with its own instance.
     let iterator = unsafe { Obj::owned(slot(object.raw())) }?;
