@@ -33,6 +33,11 @@ impl LoopBound {
         self.loop_.get()
     }
 
+    /// Sets the attribute `_loop`.
+    pub fn bind(&self, loop_: Option<Obj>) {
+        drop(self.loop_.replace(loop_));
+    }
+
     /// Shows the loop to the collector.
     pub fn traverse(&self, visit: &mut Visit<'_>) {
         visit.slot(&self.loop_);

@@ -157,6 +157,16 @@ imported! {
     valid_signals = "signal", "valid_signals";
     /// `sys.is_finalizing`.
     is_finalizing = "sys", "is_finalizing";
+    /// `collections.deque`.
+    deque = "collections", "deque";
+    /// `heapq.heappush`.
+    heappush = "heapq", "heappush";
+    /// `heapq.heappop`.
+    heappop = "heapq", "heappop";
+    /// `operator.ge`.
+    greater_or_equal = "operator", "ge";
+    /// `asyncio.Event`.
+    event = "asyncio.locks", "Event";
     /// `weakref.ref`.
     weak_reference = "weakref", "ref";
 }
