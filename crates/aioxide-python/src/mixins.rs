@@ -18,12 +18,18 @@ impl LoopBound {
     /// The loop, bound now if it was not; fails if another loop is running. `owner` is named in the error.
     #[inline]
     pub fn get(&self, owner: &Obj) -> PyRes {
-        let running = running_loop()?.ok_or_else(|| Raised::runtime_error("no running event loop"))?;
-        if self.loop_.is_none() {
-            self.loop_.set(running.clone());
-        }
-        if self.loop_.holds(&running) {
-            return Ok(running);
+        match running_loop()? {
+            Some(running) => {
+                if self.loop_.is_none() {
+                    self.loop_.set(running.clone());
+                }
+                if self.loop_.holds(&running) {
+                    return Ok(running);
+                }
+            }
+            // CPython: without a loop there is none to differ from; what is done with it then says so.
+            None if self.loop_.is_none() => return Ok(Obj::none()),
+            None => {}
         }
         Err(Raised::runtime_error(&format!("{} is bound to a different event loop", owner.repr()?)))
     }

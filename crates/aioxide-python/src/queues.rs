@@ -473,6 +473,12 @@ impl Ref<Queue> {
         if self.overrides(QUEUE) {
             return self.obj().getattr(names::private_queue()).map(Some);
         }
+        self.own_visible_items()
+    }
+
+    /// The same, where the class is known not to override `_queue`.
+    #[inline]
+    fn own_visible_items(&self) -> PyRes<Option<Obj>> {
         if self.store.get() == Store::Missing {
             return Err(self.no_attribute("_queue"));
         }
@@ -576,6 +582,18 @@ impl Ref<Queue> {
     /// `self.empty()`.
     #[inline]
     fn is_empty(&self) -> PyRes<bool> {
+        if self.overrides(EMPTY | QUEUE) {
+            return self.is_empty_visibly();
+        }
+        match self.own_visible_items()? {
+            None => Ok(self.items.native_len() == 0),
+            Some(visible) => Ok(!visible.truth()?),
+        }
+    }
+
+    /// `self.empty()`, where something is overridden.
+    #[cold]
+    fn is_empty_visibly(&self) -> PyRes<bool> {
         if self.overrides(EMPTY) {
             return self.obj().method(names::empty(), [])?.truth();
         }
@@ -586,10 +604,17 @@ impl Ref<Queue> {
     #[inline]
     fn is_full(&self) -> PyRes<bool> {
         let limit = self.limit.get();
-        if limit == ODD || self.overrides(FULL | MAXSIZE | QSIZE) {
+        if limit == ODD || self.overrides(FULL | MAXSIZE | QSIZE | QUEUE) {
             return self.is_full_visibly();
         }
-        Ok(limit != UNBOUNDED && self.size()? >= limit)
+        if limit == UNBOUNDED {
+            return Ok(false);
+        }
+        let size = match self.own_visible_items()? {
+            None => self.items.native_len(),
+            Some(visible) => visible.len()?,
+        };
+        Ok(size >= limit)
     }
 
     /// `self.full()`, where it is overridden or compares what native code does not.
@@ -623,6 +648,16 @@ impl Ref<Queue> {
     /// `self._wakeup_next(waiters)`.
     #[inline]
     fn wake(&self, side: Side) -> PyRes<()> {
+        // Perf: "Queue(64)"; mostly nobody waits.
+        if self.line(side).is_idle() && !self.overrides(WAKEUP_NEXT) {
+            return Ok(());
+        }
+        self.wake_waiter(side)
+    }
+
+    /// The same, if somebody may be waiting.
+    #[inline(never)]
+    fn wake_waiter(&self, side: Side) -> PyRes<()> {
         let line = self.line(side);
         if self.overrides(WAKEUP_NEXT) {
             return self
@@ -640,6 +675,12 @@ impl Ref<Queue> {
 
     // Putting and getting.
 
+    /// Is all native, so that what was just seen need not be looked at again?
+    #[inline]
+    fn is_plain(&self) -> bool {
+        self.limit.get() != ODD && !self.overrides(u32::MAX) && self.items.visible().is_none()
+    }
+
     /// `put_nowait(item)`.
     #[inline]
     fn put_nowait(&self, item: &Obj) -> PyRes<()> {
@@ -649,6 +690,12 @@ impl Ref<Queue> {
         if self.is_full()? {
             return Err(Raised::bare(stdlib::queue_full()?));
         }
+        self.put_in(item)
+    }
+
+    /// What `put_nowait(item)` does when there is room.
+    #[inline]
+    fn put_in(&self, item: &Obj) -> PyRes<()> {
         self.put_item(item)?;
         self.unfinished_tasks.set(self.unfinished_tasks.get() + 1);
         self.unfinish()?;
@@ -665,6 +712,12 @@ impl Ref<Queue> {
                 Raised::bare(stdlib::queue_empty()?)
             });
         }
+        self.take_out()
+    }
+
+    /// What `get_nowait()` does when there is an item.
+    #[inline]
+    fn take_out(&self) -> PyRes {
         let item = self.get_item()?;
         self.wake(Side::Putters)?;
         Ok(item)

@@ -33,6 +33,12 @@ impl Line {
         self.visible.get()
     }
 
+    /// Is the row native and empty?
+    #[inline]
+    pub(super) fn is_idle(&self) -> bool {
+        self.visible.is_none() && self.native.borrow().is_empty()
+    }
+
     /// How many objects the native row has.
     #[inline]
     pub(super) fn native_len(&self) -> usize {

@@ -93,14 +93,14 @@ impl Machine for Put {
                 return Ok(sent);
             }
         }
-        if self.queue.overrides(PUT_NOWAIT) {
-            return self
-                .queue
-                .obj()
-                .method(names::put_nowait(), [&self.item])
-                .map(Sent::Return);
+        if self.queue.is_plain() && !self.queue.is_shutdown.get() {
+            self.queue.put_in(&self.item)?;
+        } else if self.queue.overrides(PUT_NOWAIT) {
+            let put_nowait = names::put_nowait();
+            return self.queue.obj().method(put_nowait, [&self.item]).map(Sent::Return);
+        } else {
+            self.queue.put_nowait(&self.item)?;
         }
-        self.queue.put_nowait(&self.item)?;
         Ok(Sent::Return(Obj::none()))
     }
 
@@ -142,12 +142,11 @@ impl Machine for Get {
                 return Ok(sent);
             }
         }
+        if self.queue.is_plain() {
+            return self.queue.take_out().map(Sent::Return);
+        }
         if self.queue.overrides(GET_NOWAIT) {
-            return self
-                .queue
-                .obj()
-                .method(names::get_nowait(), [])
-                .map(Sent::Return);
+            return self.queue.obj().method(names::get_nowait(), []).map(Sent::Return);
         }
         self.queue.get_nowait().map(Sent::Return)
     }
