@@ -10,27 +10,32 @@
 //! another method than the native one, or was one assigned on the instance? Only then does the call go through Python.
 //!
 //! Invariants: no row is borrowed while Python code can run. `overridden` is right if `class_version` is the class's
-//! version; a change of the class or of one of its bases gives the class another.
+//! version.
 
 mod line;
+mod overrides;
+mod store;
 mod waits;
 
 use std::cell::Cell;
+use std::fmt::Write as _;
 
 use crate::coroutines::coroutine;
 use crate::ffi::{
-    Builtin, Class, ClassBuilder, Extends, GilCell, GilSlot, Native, Obj, PyRes, Raised, Ref, Slot,
-    Visit, add_to_module,
+    Builtin, Class, ClassBuilder, Extends, GilSlot, Native, Obj, PyRes, Raised, Ref, Slot, Visit,
+    add_to_module,
 };
 use crate::mixins::LoopBound;
 use crate::waiter::{is_done, set_result};
 use crate::{names, stdlib};
 
 use line::Line;
+use overrides::{FORMAT, GET_LOOP, INIT, MAXSIZE, QUEUE, WAKEUP_NEXT, remember_native};
+use store::{ODD, Store, UNBOUNDED};
 use waits::{Get, Join, Put};
 
 /// Native names of this module.
-pub const NAMES: &[&str] = &["Queue", "PriorityQueue", "LifoQueue", "QueueShutDown"];
+pub(crate) const NAMES: &[&str] = &["Queue", "PriorityQueue", "LifoQueue", "QueueShutDown"];
 
 /// What a class's instances are.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,83 +60,14 @@ enum Side {
     Putters,
 }
 
-/// What `_queue` is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Store {
-    /// Not there: `_init` has not run, or an overridden one did not set it.
-    Missing,
-    /// A `deque`, or a native row that would become one.
-    Deque,
-    /// A `list`, or a native row that would become one.
-    List,
-}
-
-/// Overridden: `_init`.
-const INIT: u32 = 1;
-/// Overridden: `_get`.
-const GET: u32 = 1 << 1;
-/// Overridden: `_put`.
-const PUT: u32 = 1 << 2;
-/// Overridden: `_format`.
-const FORMAT: u32 = 1 << 3;
-/// Overridden: `qsize`.
-const QSIZE: u32 = 1 << 4;
-/// Overridden: `empty`.
-const EMPTY: u32 = 1 << 5;
-/// Overridden: `full`.
-const FULL: u32 = 1 << 6;
-/// Overridden: `put_nowait`.
-const PUT_NOWAIT: u32 = 1 << 7;
-/// Overridden: `get_nowait`.
-const GET_NOWAIT: u32 = 1 << 8;
-/// Overridden: `_wakeup_next`.
-const WAKEUP_NEXT: u32 = 1 << 9;
-/// Overridden: `_get_loop`.
-const GET_LOOP: u32 = 1 << 10;
-/// Overridden by the class: the attribute `_queue`.
-const QUEUE: u32 = 1 << 11;
-/// Overridden by the class: the attribute `_maxsize`.
-const MAXSIZE: u32 = 1 << 12;
-
-/// How many names can be overridden.
-const NAMED: usize = 13;
-
-/// The names that can be overridden; the bit of each is at its index.
-static OVERRIDABLE: [fn() -> &'static Obj; NAMED] = [
-    names::private_init,
-    names::private_get,
-    names::private_put,
-    names::private_format,
-    names::qsize,
-    names::empty,
-    names::full,
-    names::put_nowait,
-    names::get_nowait,
-    names::wakeup_next,
-    names::private_get_loop,
-    names::private_queue,
-    names::private_maxsize,
-];
-
-/// The native attributes of these names, by the class's kind.
-static NATIVE: [[GilSlot; NAMED]; 3] = [const { [const { GilSlot::new() }; NAMED] }; 3];
-
-/// The versions of the native classes in which nothing is overridden, by kind; 0 is none.
-static UNCHANGED: [GilCell<u32>; 3] = [const { GilCell::new(0) }; 3];
-
 /// `QueueShutDown`.
 static SHUT_DOWN: GilSlot = GilSlot::new();
 
 /// The class of `_finished`.
 static EVENT: GilSlot = GilSlot::new();
 
-/// No bound on the number of items.
-const UNBOUNDED: usize = usize::MAX;
-/// `maxsize` is nothing that native code compares.
-const ODD: usize = 0;
-
 /// A queue.
-pub struct Queue {
+struct Queue {
     /// What its native class is.
     kind: Cell<Kind>,
     /// What `_queue` is.
@@ -218,7 +154,7 @@ impl Native for Queue {
 macro_rules! subclass {
     ($(#[$doc:meta])* $name:ident, $class:ident) => {
         $(#[$doc])*
-        pub struct $name(Queue);
+        struct $name(Queue);
 
         /// Where the class is kept.
         static $class: Class<$name> = Class::new();
@@ -270,32 +206,6 @@ fn shut_down() -> Raised {
     }
 }
 
-/// From how many items on a queue of this `maxsize` is full.
-fn limit_of(maxsize: &Obj) -> usize {
-    let number = if maxsize.is_exact_int() {
-        maxsize
-            .as_i64()
-            .map(|value| usize::try_from(value).unwrap_or(0))
-    } else if maxsize.is_exact_float() {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "saturates: no negative sizes, infinity is unbounded, nan is never reached"
-        )]
-        maxsize.as_f64().map(|value| value.ceil() as usize)
-    } else {
-        return ODD;
-    };
-    match number {
-        Ok(0) => UNBOUNDED,
-        Ok(limit) => limit,
-        Err(overflow) => {
-            overflow.discard();
-            ODD
-        }
-    }
-}
-
 /// Wakes the next of a row of waiters that is not done; `waiters` is any object.
 fn wakeup_next(waiters: &Obj) -> PyRes<()> {
     while waiters.truth()? {
@@ -308,70 +218,6 @@ fn wakeup_next(waiters: &Obj) -> PyRes<()> {
 }
 
 impl Ref<Queue> {
-    /// Is one of these overridden?
-    #[inline]
-    fn overrides(&self, names: u32) -> bool {
-        let version = self.obj().class_version();
-        if version == 0 || version != self.class_version.get() {
-            self.find_overridden();
-        }
-        self.overridden.get() & names != 0
-    }
-
-    /// Looks at the class again.
-    #[cold]
-    fn find_overridden(&self) {
-        let kind = self.kind.get() as usize;
-        let version = self.obj().class_version();
-        let mut found = 0;
-        if version == 0 || version != UNCHANGED[kind].get() {
-            let class = self.obj().class();
-            for (index, name) in OVERRIDABLE.iter().enumerate() {
-                let same = class
-                    .getattr(name())
-                    .and_then(|value| Ok(value.is(&NATIVE[kind][index].get()?)));
-                if !same.unwrap_or_else(|raised| {
-                    raised.discard();
-                    false
-                }) {
-                    found |= 1 << index;
-                }
-            }
-            if found == 0 && self.is_of_a_native_class() {
-                UNCHANGED[kind].set(self.obj().class_version());
-            }
-        }
-        self.overridden.set(found | self.assigned.get());
-        self.class_version.set(self.obj().class_version());
-    }
-
-    /// Is it an instance of exactly one of the native classes?
-    fn is_of_a_native_class(&self) -> bool {
-        match self.kind.get() {
-            Kind::Queue => CLASS.is_exact(self.obj()),
-            Kind::Priority => PRIORITY.is_exact(self.obj()),
-            Kind::Lifo => LIFO.is_exact(self.obj()),
-        }
-    }
-
-    /// Notes that a method is assigned on the instance, or deleted again.
-    fn note_assignment(&self, name: &Obj, value: Option<&Obj>) {
-        let Some(index) = OVERRIDABLE.iter().position(|known| known().is(name)) else {
-            return;
-        };
-        let bit = 1 << index;
-        if bit == QUEUE || bit == MAXSIZE {
-            return;
-        }
-        let assigned = self.assigned.get();
-        self.assigned.set(if value.is_some() {
-            assigned | bit
-        } else {
-            assigned & !bit
-        });
-        self.class_version.set(0);
-    }
-
     /// `__init__`.
     fn initialize(&self, maxsize: Option<&Obj>) -> PyRes<()> {
         let maxsize = maxsize.map_or_else(|| Obj::int(0), |maxsize| Ok(maxsize.clone()))?;
@@ -403,31 +249,6 @@ impl Ref<Queue> {
         Ok(())
     }
 
-    /// Sets `maxsize`.
-    fn set_maxsize(&self, maxsize: Obj) {
-        self.limit.set(limit_of(&maxsize));
-        self.maxsize.set(maxsize);
-    }
-
-    /// `_maxsize` as the class has it.
-    fn current_maxsize(&self) -> PyRes {
-        if self.overrides(MAXSIZE) {
-            return self.obj().getattr(names::private_maxsize());
-        }
-        self.maxsize
-            .get()
-            .ok_or_else(|| self.no_attribute("_maxsize"))
-    }
-
-    /// The error of an attribute that is not set.
-    #[cold]
-    fn no_attribute(&self, name: &str) -> Raised {
-        Builtin::Attribute.raise(&format!(
-            "'{}' object has no attribute '{name}'",
-            self.obj().class_name()
-        ))
-    }
-
     /// The loop, bound now if it was not: `self._get_loop()`.
     #[inline]
     fn current_loop(&self) -> PyRes {
@@ -444,203 +265,6 @@ impl Ref<Queue> {
             Side::Getters => &self.getters,
             Side::Putters => &self.putters,
         }
-    }
-
-    // The items.
-
-    /// `_init` of this kind: empties the store.
-    fn renew(&self, kind: Kind) -> PyRes<()> {
-        if self.overrides(QUEUE) {
-            let store = match kind {
-                Kind::Queue => stdlib::deque()?.call([])?,
-                Kind::Priority | Kind::Lifo => Obj::list([])?,
-            };
-            return self.obj().setattr(names::private_queue(), &store);
-        }
-        let visible = (kind == Kind::Priority).then(|| Obj::list([])).transpose()?;
-        self.store.set(if kind == Kind::Queue {
-            Store::Deque
-        } else {
-            Store::List
-        });
-        self.items.become_(visible);
-        Ok(())
-    }
-
-    /// The Python object that holds the items; `None` while they are in the native row.
-    #[inline]
-    fn visible_items(&self) -> PyRes<Option<Obj>> {
-        if self.overrides(QUEUE) {
-            return self.obj().getattr(names::private_queue()).map(Some);
-        }
-        self.own_visible_items()
-    }
-
-    /// The same, where the class is known not to override `_queue`.
-    #[inline]
-    fn own_visible_items(&self) -> PyRes<Option<Obj>> {
-        if self.store.get() == Store::Missing {
-            return Err(self.no_attribute("_queue"));
-        }
-        Ok(self.items.visible())
-    }
-
-    /// `_queue`.
-    fn queue_object(&self) -> PyRes {
-        match self.store.get() {
-            Store::Missing => Err(self.no_attribute("_queue")),
-            Store::Deque => self.items.deque(),
-            Store::List => self.items.materialise(|| Obj::list([])),
-        }
-    }
-
-    /// `self._queue` as the class has it.
-    fn current_queue(&self) -> PyRes {
-        match self.visible_items()? {
-            Some(visible) => Ok(visible),
-            None => self.queue_object(),
-        }
-    }
-
-    /// `_put` of this kind.
-    #[inline]
-    fn add(&self, kind: Kind, item: &Obj) -> PyRes<()> {
-        if kind == Kind::Priority {
-            return stdlib::heappush()?
-                .call([&self.current_queue()?, item])
-                .map(drop);
-        }
-        match self.visible_items()? {
-            None => {
-                self.items.native_push(item.clone());
-                Ok(())
-            }
-            Some(visible) => visible.method(names::append(), [item]).map(drop),
-        }
-    }
-
-    /// `_get` of this kind.
-    #[inline]
-    fn take(&self, kind: Kind) -> PyRes {
-        if kind != Kind::Priority && self.visible_items()?.is_none() {
-            let item = if kind == Kind::Queue {
-                self.items.native_pop_front()
-            } else {
-                self.items.native_pop_back()
-            };
-            if let Some(item) = item {
-                return Ok(item);
-            }
-        }
-        let queue = self.current_queue()?;
-        match kind {
-            Kind::Queue => queue.method(names::popleft(), []),
-            Kind::Priority => stdlib::heappop()?.call([&queue]),
-            Kind::Lifo => queue.method(names::pop(), []),
-        }
-    }
-
-    /// `self._put(item)`.
-    #[inline]
-    fn put_item(&self, item: &Obj) -> PyRes<()> {
-        if self.overrides(PUT) {
-            return self
-                .obj()
-                .method(names::private_put(), [item])
-                .map(drop);
-        }
-        self.add(self.kind.get(), item)
-    }
-
-    /// `self._get()`.
-    #[inline]
-    fn get_item(&self) -> PyRes {
-        if self.overrides(GET) {
-            return self.obj().method(names::private_get(), []);
-        }
-        self.take(self.kind.get())
-    }
-
-    /// `qsize()`.
-    #[inline]
-    fn size(&self) -> PyRes<usize> {
-        match self.visible_items()? {
-            None => Ok(self.items.native_len()),
-            Some(visible) => visible.len(),
-        }
-    }
-
-    /// `empty()`.
-    #[inline]
-    fn has_no_items(&self) -> PyRes<bool> {
-        match self.visible_items()? {
-            None => Ok(self.items.native_len() == 0),
-            Some(visible) => Ok(!visible.truth()?),
-        }
-    }
-
-    /// `self.empty()`.
-    #[inline]
-    fn is_empty(&self) -> PyRes<bool> {
-        if self.overrides(EMPTY | QUEUE) {
-            return self.is_empty_visibly();
-        }
-        match self.own_visible_items()? {
-            None => Ok(self.items.native_len() == 0),
-            Some(visible) => Ok(!visible.truth()?),
-        }
-    }
-
-    /// `self.empty()`, where something is overridden.
-    #[cold]
-    fn is_empty_visibly(&self) -> PyRes<bool> {
-        if self.overrides(EMPTY) {
-            return self.obj().method(names::empty(), [])?.truth();
-        }
-        self.has_no_items()
-    }
-
-    /// `self.full()`.
-    #[inline]
-    fn is_full(&self) -> PyRes<bool> {
-        let limit = self.limit.get();
-        if limit == ODD || self.overrides(FULL | MAXSIZE | QSIZE | QUEUE) {
-            return self.is_full_visibly();
-        }
-        if limit == UNBOUNDED {
-            return Ok(false);
-        }
-        let size = match self.own_visible_items()? {
-            None => self.items.native_len(),
-            Some(visible) => visible.len()?,
-        };
-        Ok(size >= limit)
-    }
-
-    /// `self.full()`, where it is overridden or compares what native code does not.
-    #[cold]
-    fn is_full_visibly(&self) -> PyRes<bool> {
-        if self.overrides(FULL) {
-            return self.obj().method(names::full(), [])?.truth();
-        }
-        self.fullness()?.truth()
-    }
-
-    /// `full()`: what comparing the size gives.
-    fn fullness(&self) -> PyRes {
-        let limit = self.limit.get();
-        if limit != ODD && !self.overrides(MAXSIZE | QSIZE) {
-            return Ok(Obj::bool(limit != UNBOUNDED && self.size()? >= limit));
-        }
-        if self.current_maxsize()?.less_or_equal(&Obj::int(0)?)? {
-            return Ok(Obj::bool(false));
-        }
-        let size = if self.overrides(QSIZE) {
-            self.obj().method(names::qsize(), [])?
-        } else {
-            Obj::int(i64::try_from(self.size()?).unwrap_or(i64::MAX))?
-        };
-        stdlib::greater_or_equal()?.call([&size, &self.current_maxsize()?])
     }
 
     // Waiters.
@@ -769,7 +393,11 @@ impl Ref<Queue> {
             return Err(Raised::value_error("task_done() called too many times"));
         }
         self.unfinished_tasks.set(unfinished - 1);
-        if unfinished == 1 { self.finish() } else { Ok(()) }
+        if unfinished == 1 {
+            self.finish()
+        } else {
+            Ok(())
+        }
     }
 
     /// `shutdown(immediate)`.
@@ -821,17 +449,17 @@ impl Ref<Queue> {
     fn format(&self) -> PyRes<String> {
         let mut text = format!("maxsize={}", self.current_maxsize()?.repr()?);
         if let Some(items) = self.items_to_show()? {
-            text.push_str(&format!(" _queue={}", items.repr()?));
+            let _ = write!(text, " _queue={}", items.repr()?);
         }
         for (name, line) in [("_getters", &self.getters), ("_putters", &self.putters)] {
             let count = line.count()?;
             if count != 0 {
-                text.push_str(&format!(" {name}[{count}]"));
+                let _ = write!(text, " {name}[{count}]");
             }
         }
         let unfinished = self.unfinished_tasks.get();
         if unfinished != 0 {
-            text.push_str(&format!(" tasks={unfinished}"));
+            let _ = write!(text, " tasks={unfinished}");
         }
         if self.is_shutdown.get() {
             text.push_str(" shutdown");
@@ -911,7 +539,7 @@ fn make_queue_class() -> PyRes {
     .method("qsize(self)", "How many items there are.", |this, _| this.size())
     .method("empty(self)", "Is there no item?", |this, _| this.has_no_items())
     .method("full(self)", "Are there `maxsize` items?", |this, _| this.fullness())
-    .property("maxsize", |this| this.current_maxsize(), |this, value| {
+    .property("maxsize", Ref::<Queue>::current_maxsize, |this, value| {
         let lacks = if value.is_some() { "setter" } else { "deleter" };
         let class = this.obj().class_name();
         Err(Builtin::Attribute.raise(&format!("property 'maxsize' of '{class}' object has no {lacks}")))
@@ -926,18 +554,17 @@ fn make_queue_class() -> PyRes {
         "__class_getitem__",
         Obj::import("builtins")?.getattr_str("classmethod")?.call([stdlib::generic_alias()?])?,
     )
-    .property("_queue", |this| this.queue_object(), |this, value| {
+    .property("_queue", Ref::<Queue>::queue_object, |this, value| {
         this.store.set(if value.is_some() { Store::List } else { Store::Missing });
         this.items.become_(value.cloned());
         Ok(())
     })
     .property("_maxsize", |this| this.maxsize.get().ok_or_else(|| this.no_attribute("_maxsize")), |this, value| {
-        match value {
-            Some(value) => this.set_maxsize(value.clone()),
-            None => {
-                this.limit.set(ODD);
-                this.maxsize.clear();
-            }
+        if let Some(value) = value {
+            this.set_maxsize(value.clone());
+        } else {
+            this.limit.set(ODD);
+            this.maxsize.clear();
         }
         Ok(())
     })
@@ -992,18 +619,32 @@ fn make_priority_queue_class() -> PyRes {
 
 /// Makes `LifoQueue`.
 fn make_lifo_queue_class() -> PyRes {
-    ClassBuilder::<LifoQueue>::new("asyncio.queues", "LifoQueue", "A queue that gives the newest item first.")
-        .extends::<Queue>()
-        .method("_init(self, maxsize)", "Makes the store of the items.", |this, _| {
-            this.upcast::<Queue>().renew(Kind::Lifo)
-        })
-        .method("_put(self, item)", "Adds an item to the stack.", |this, args| {
-            this.upcast::<Queue>().add(Kind::Lifo, args.req(0))
-        })
-        .method("_get(self)", "Takes the newest item off the stack.", |this, _| this.upcast::<Queue>().take(Kind::Lifo))
-        .phrased_by(CLASS.object())
-        .init("(self, maxsize=0)", |this, args| this.upcast::<Queue>().initialize(args.get(0)))
-        .build()
+    ClassBuilder::<LifoQueue>::new(
+        "asyncio.queues",
+        "LifoQueue",
+        "A queue that gives the newest item first.",
+    )
+    .extends::<Queue>()
+    .method(
+        "_init(self, maxsize)",
+        "Makes the store of the items.",
+        |this, _| this.upcast::<Queue>().renew(Kind::Lifo),
+    )
+    .method(
+        "_put(self, item)",
+        "Adds an item to the stack.",
+        |this, args| this.upcast::<Queue>().add(Kind::Lifo, args.req(0)),
+    )
+    .method(
+        "_get(self)",
+        "Takes the newest item off the stack.",
+        |this, _| this.upcast::<Queue>().take(Kind::Lifo),
+    )
+    .phrased_by(CLASS.object())
+    .init("(self, maxsize=0)", |this, args| {
+        this.upcast::<Queue>().initialize(args.get(0))
+    })
+    .build()
 }
 
 /// The class `QueueShutDown`: the stdlib's where it has one.
@@ -1016,13 +657,15 @@ fn shut_down_class() -> PyRes {
     let doc = "Raised when putting into or getting from a queue that was shut down.";
     namespace.set_item(&Obj::str("__doc__")?, &Obj::str(doc)?)?;
     let bases = Obj::tuple([Builtin::Exception.class()])?;
-    Obj::import("builtins")?
-        .getattr_str("type")?
-        .call([names::queue_shut_down(), &bases, &namespace])
+    Obj::import("builtins")?.getattr_str("type")?.call([
+        names::queue_shut_down(),
+        &bases,
+        &namespace,
+    ])
 }
 
 /// Makes the classes.
-pub fn init(module: &Obj) -> PyRes<()> {
+pub(crate) fn init(module: &Obj) -> PyRes<()> {
     let shut_down = shut_down_class()?;
     SHUT_DOWN.set(&shut_down);
     add_to_module(module, "QueueShutDown", &shut_down)?;
@@ -1036,9 +679,7 @@ pub fn init(module: &Obj) -> PyRes<()> {
         ("LifoQueue", make_lifo_queue_class()?),
     ];
     for (kind, (name, class)) in KINDS.into_iter().zip(&classes) {
-        for (slot, overridable) in NATIVE[kind as usize].iter().zip(OVERRIDABLE) {
-            slot.set(&class.getattr(overridable())?);
-        }
+        remember_native(kind, class)?;
         add_to_module(module, name, class)?;
     }
     Ok(())

@@ -75,12 +75,12 @@ impl Line {
         drop((row, former));
     }
 
-    /// The Python object. If there is none yet, `make` makes an empty one, with a method `append`.
-    pub(super) fn materialise(&self, make: impl FnOnce() -> PyRes) -> PyRes {
+    /// The Python object. If there is none yet, it is made from an `empty` one by its `append`.
+    pub(super) fn materialise(&self, empty: impl FnOnce() -> PyRes) -> PyRes {
         if let Some(visible) = self.visible.get() {
             return Ok(visible);
         }
-        let made = make()?;
+        let made = empty()?;
         // To make an object may run the collector, and so any code: somebody may have looked meanwhile.
         if let Some(visible) = self.visible.get() {
             return Ok(visible);

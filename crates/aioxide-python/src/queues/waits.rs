@@ -6,7 +6,8 @@ use crate::names;
 use crate::tasks::cancel_any;
 use crate::waiter::{Waiter, is_cancelled};
 
-use super::{GET_NOWAIT, PUT_NOWAIT, Queue, Side, shut_down};
+use super::overrides::{GET_NOWAIT, PUT_NOWAIT};
+use super::{Queue, Side, shut_down};
 
 impl Ref<Queue> {
     /// Begins to wait on one side, or goes on. `None` says that the wait is over and the queue is to be looked at again.
@@ -17,13 +18,12 @@ impl Ref<Queue> {
         place: &mut Option<Waiter>,
         input: Option<Resume>,
     ) -> PyRes<Option<Sent>> {
-        let sent = match (place.as_mut(), input) {
-            (Some(waiter), Some(input)) => waiter.resume(input),
-            _ => {
-                let waiter = place.insert(Waiter::create(&self.current_loop()?)?);
-                self.line(side).push(waiter.future())?;
-                waiter.start()
-            }
+        let sent = if let (Some(waiter), Some(input)) = (place.as_mut(), input) {
+            waiter.resume(input)
+        } else {
+            let waiter = place.insert(Waiter::create(&self.current_loop()?)?);
+            self.line(side).push(waiter.future())?;
+            waiter.start()
         };
         match sent {
             Ok(sent @ Sent::Yield(_)) => Ok(Some(sent)),
@@ -81,7 +81,9 @@ impl Machine for Put {
     #[inline]
     fn resume(&mut self, input: Resume) -> PyRes<Sent> {
         if self.waiter.is_some()
-            && let Some(sent) = self.queue.wait(Side::Putters, &mut self.waiter, Some(input))?
+            && let Some(sent) = self
+                .queue
+                .wait(Side::Putters, &mut self.waiter, Some(input))?
         {
             return Ok(sent);
         }
@@ -97,7 +99,11 @@ impl Machine for Put {
             self.queue.put_in(&self.item)?;
         } else if self.queue.overrides(PUT_NOWAIT) {
             let put_nowait = names::put_nowait();
-            return self.queue.obj().method(put_nowait, [&self.item]).map(Sent::Return);
+            return self
+                .queue
+                .obj()
+                .method(put_nowait, [&self.item])
+                .map(Sent::Return);
         } else {
             self.queue.put_nowait(&self.item)?;
         }
@@ -129,7 +135,9 @@ impl Machine for Get {
     #[inline]
     fn resume(&mut self, input: Resume) -> PyRes<Sent> {
         if self.waiter.is_some()
-            && let Some(sent) = self.queue.wait(Side::Getters, &mut self.waiter, Some(input))?
+            && let Some(sent) = self
+                .queue
+                .wait(Side::Getters, &mut self.waiter, Some(input))?
         {
             return Ok(sent);
         }
@@ -146,7 +154,11 @@ impl Machine for Get {
             return self.queue.take_out().map(Sent::Return);
         }
         if self.queue.overrides(GET_NOWAIT) {
-            return self.queue.obj().method(names::get_nowait(), []).map(Sent::Return);
+            return self
+                .queue
+                .obj()
+                .method(names::get_nowait(), [])
+                .map(Sent::Return);
         }
         self.queue.get_nowait().map(Sent::Return)
     }
