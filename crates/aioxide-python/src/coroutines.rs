@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 
 use crate::ffi::{
     Builtin, Class, ClassBuilder, Machine, MachineBox, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Slot, Visit, Warning,
-    awaitable_iterator, function_code, send, stop_iteration, throw, warn,
+    awaitable_iterator, function_code, function_frame, send, stop_iteration, throw, warn,
 };
 use crate::{names, stdlib};
 
@@ -303,7 +303,11 @@ pub fn init() -> PyRes<()> {
         .getter("__qualname__", |this| Obj::str(this.qualname))
         .getter("cr_running", |this| Ok(this.state.get() == State::Running))
         .getter("cr_suspended", |this| Ok(this.state.get() == State::Suspended))
-        .getter("cr_frame", |_| Ok(Obj::none()))
+        // It tells `inspect` that the coroutine is not closed, and reprs and stacks of tasks what is running.
+        .getter("cr_frame", |this| match this.state.get() {
+            State::Closed => Ok(Obj::none()),
+            _ => function_frame(this.qualname),
+        })
         .getter("cr_origin", |this| Ok(this.origin.get_or_none()))
         .getter("cr_code", |this| function_code(this.qualname))
         .getter("cr_await", |this| {

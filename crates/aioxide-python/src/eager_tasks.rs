@@ -109,7 +109,7 @@ pub fn init(module: &Obj) -> PyRes<()> {
     let (_, eager) = function(
         Kind::Function,
         "asyncio.tasks",
-        "eager_task_factory(loop, coro, *, eager_start=True, **kwargs)",
+        "create_eager_task_factory.<locals>.factory(loop, coro, *, eager_start=True, **kwargs)",
         "A task factory whose tasks start at once: what does not wait needs no turn of the loop.",
         eager_task,
     )?;

@@ -320,11 +320,6 @@ impl Ref<EventLoop> {
         Ok(previous)
     }
 
-    /// Does CPython's dict of current tasks know the one of this loop, so that others may have changed it there?
-    pub fn is_current_task_published(&self) -> bool {
-        self.published.get()
-    }
-
     /// Writes the current task to CPython's dict. Called when somebody is about to look: every look-up hashes the loop.
     pub fn publish_current_task(&self) -> PyRes<()> {
         let current = self.current_task.get();

@@ -730,24 +730,6 @@ pub fn cancelling(task: &Obj) -> PyRes<i64> {
     }
 }
 
-/// `current_task(loop)`.
-#[inline]
-pub fn current_task_on(loop_: &Obj) -> PyRes<Option<Obj>> {
-    #[cfg(Py_3_14)]
-    if task_state::is_running_loop(loop_)? {
-        return Ok(task_state::current_task());
-    }
-    #[cfg(not(Py_3_14))]
-    if let Some(native) = EventLoop::class().cast(loop_)
-        && !native.is_current_task_published()
-        && let Some(task) = native.current_task()
-    {
-        return Ok(Some(task));
-    }
-    let task = stdlib::current_task()?.call([loop_])?;
-    Ok((!task.is_none()).then_some(task))
-}
-
 /// The callable that steps a task, for loops off the direct path.
 struct TaskStep {
     /// The task.
@@ -998,10 +980,13 @@ pub fn close_quietly(raised: Raised, coro: &Obj) -> Raised {
 }
 
 /// `current_task(loop)`.
+#[inline]
 pub fn current_task(loop_: &Obj) -> PyRes<Option<Obj>> {
     #[cfg(Py_3_14)]
-    if task_state::is_running_loop(loop_)? {
-        return Ok(task_state::current_task());
+    if task_state::is_running_loop(loop_)?
+        && let Some(task) = task_state::current_task()
+    {
+        return Ok(Some(task));
     }
     #[cfg(not(Py_3_14))]
     if let Some(native) = EventLoop::class().cast(loop_)
@@ -1009,7 +994,14 @@ pub fn current_task(loop_: &Obj) -> PyRes<Option<Obj>> {
     {
         return Ok(Some(task));
     }
-    Ok(Some(stdlib::current_task()?.call([loop_])?).filter(|task| !task.is_none()))
+    visible_current_task(loop_)
+}
+
+/// The current task as whatever stands in `asyncio.tasks` knows it: tasks in pure Python have their own register.
+#[cold]
+fn visible_current_task(loop_: &Obj) -> PyRes<Option<Obj>> {
+    let task = stdlib::tasks_module()?.getattr(names::current_task())?.call([loop_])?;
+    Ok((!task.is_none()).then_some(task))
 }
 
 /// `loop.create_task(coro)`: natively on the direct path without a task factory, else through the method.
