@@ -12,20 +12,26 @@ pub struct LoopBound {
 impl LoopBound {
     /// Not bound yet.
     pub const fn new() -> Self {
-        Self { loop_: Slot::empty() }
+        Self {
+            loop_: Slot::empty(),
+        }
     }
 
     /// The loop, bound now if it was not; fails if another loop is running. `owner` is named in the error.
     #[inline]
     pub fn get(&self, owner: &Obj) -> PyRes {
-        let running = running_loop()?.ok_or_else(|| Raised::runtime_error("no running event loop"))?;
+        let running =
+            running_loop()?.ok_or_else(|| Raised::runtime_error("no running event loop"))?;
         if self.loop_.is_none() {
             self.loop_.set(running.clone());
         }
         if self.loop_.holds(&running) {
             return Ok(running);
         }
-        Err(Raised::runtime_error(&format!("{} is bound to a different event loop", owner.repr()?)))
+        Err(Raised::runtime_error(&format!(
+            "{} is bound to a different event loop",
+            owner.repr()?
+        )))
     }
 
     /// The loop, if bound: the attribute `_loop`.

@@ -10,8 +10,8 @@
 use std::ffi::c_void;
 use std::mem::{self, MaybeUninit};
 use std::ptr;
-use std::sync::{Mutex, OnceLock};
 use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use pyo3::ffi;
 
@@ -488,7 +488,9 @@ impl FunctionSpec {
         let namespace = Obj::dict()?;
         // The file name is what users read in reprs and stacks of tasks: "sleep() running at <aioxide>:1".
         let (file, mode) = (Obj::str("<aioxide>")?, Obj::str("exec")?);
-        let code = builtins.getattr_str("compile")?.call([&code, &file, &mode])?;
+        let code = builtins
+            .getattr_str("compile")?
+            .call([&code, &file, &mode])?;
         builtins.getattr_str("exec")?.call([&code, &namespace])?;
         let stub = namespace.item(&Obj::str(&self.name)?)?;
         stub.setattr_str("__qualname__", &Obj::str(&self.qualname)?)?;
@@ -518,14 +520,19 @@ impl FunctionSpec {
         ])?;
         let keyword_only = Obj::dict()?;
         let names = code.getattr_str("co_varnames")?.items()?;
-        for name in names.iter().skip(count("co_argcount")?).take(count("co_kwonlyargcount")?) {
+        for name in names
+            .iter()
+            .skip(count("co_argcount")?)
+            .take(count("co_kwonlyargcount")?)
+        {
             keyword_only.set_item(name, &Obj::none())?;
         }
         function.setattr_str("__kwdefaults__", &keyword_only)?;
         let coroutine = function.call([])?;
         let frame = coroutine.getattr_str("cr_frame")?;
         coroutine.getattr_str("close")?.call([])?;
-        self.frame.store(frame.clone().into_raw(), Ordering::Relaxed);
+        self.frame
+            .store(frame.clone().into_raw(), Ordering::Relaxed);
         Ok(frame)
     }
 }
@@ -661,7 +668,9 @@ where
 {
     // SAFETY: only function objects carry this pointer, and CPython gives a valid argument vector.
     unsafe {
-        with_args(function, args, nargsf, names, false, |_, _, args| conjure::<F>()(args)?.into_obj())
+        with_args(function, args, nargsf, names, false, |_, _, args| {
+            conjure::<F>()(args)?.into_obj()
+        })
     }
 }
 
