@@ -65,7 +65,13 @@ fn init(module: &Obj) -> PyRes<()> {
     ffi::add_to_module(module, "_native_tasks", &native_tasks)?;
     let names = Obj::dict()?;
     for (asyncio_module, parts) in NAMES {
-        let public = Obj::tuple(parts.concat().iter().map(|name| Obj::str(name)).collect::<PyRes<Vec<Obj>>>()?)?;
+        let public = Obj::tuple(
+            parts
+                .concat()
+                .iter()
+                .map(|name| Obj::str(name))
+                .collect::<PyRes<Vec<Obj>>>()?,
+        )?;
         names.set_item(&Obj::str(asyncio_module)?, &public)?;
     }
     ffi::add_to_module(module, "NAMES", &names)?;
@@ -81,7 +87,15 @@ const NAMES: &[(&str, &[&[&str]])] = &[
     ("runners", &[runners::NAMES]),
     ("staggered", &[staggered::NAMES]),
     ("taskgroups", &[taskgroups::NAMES]),
-    ("tasks", &[tasks::NAMES, eager_tasks::NAMES, combinators::NAMES, threads::TASKS_NAMES]),
+    (
+        "tasks",
+        &[
+            tasks::NAMES,
+            eager_tasks::NAMES,
+            combinators::NAMES,
+            threads::TASKS_NAMES,
+        ],
+    ),
     ("threads", &[threads::NAMES]),
     ("timeouts", &[timeouts::NAMES]),
 ];

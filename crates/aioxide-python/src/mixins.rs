@@ -12,26 +12,29 @@ pub struct LoopBound {
 impl LoopBound {
     /// Not bound yet.
     pub const fn new() -> Self {
-        Self { loop_: Slot::empty() }
+        Self {
+            loop_: Slot::empty(),
+        }
     }
 
-    /// The loop, bound now if it was not; fails if another loop is running. `owner` is named in the error.
+    /// The running loop, bound now if none was; fails if another one was. `owner` is named in the error.
+    ///
+    /// CPython: where no loop is running and none is bound, this gives `None`.
     #[inline]
     pub fn get(&self, owner: &Obj) -> PyRes {
-        match running_loop()? {
-            Some(running) => {
-                if self.loop_.is_none() {
-                    self.loop_.set(running.clone());
-                }
-                if self.loop_.holds(&running) {
-                    return Ok(running);
-                }
-            }
-            // CPython: without a loop there is none to differ from; what is done with it then says so.
-            None if self.loop_.is_none() => return Ok(Obj::none()),
-            None => {}
+        let running = running_loop()?;
+        if self.loop_.is_none() {
+            drop(self.loop_.replace(running.clone()));
         }
-        Err(Raised::runtime_error(&format!("{} is bound to a different event loop", owner.repr()?)))
+        match running {
+            Some(running) if self.loop_.holds(&running) => return Ok(running),
+            None if self.loop_.is_none() => return Ok(Obj::none()),
+            _ => {}
+        }
+        Err(Raised::runtime_error(&format!(
+            "{} is bound to a different event loop",
+            owner.repr()?
+        )))
     }
 
     /// The loop, if bound: the attribute `_loop`.
@@ -39,9 +42,12 @@ impl LoopBound {
         self.loop_.get()
     }
 
-    /// Sets the attribute `_loop`.
-    pub fn bind(&self, loop_: Option<Obj>) {
-        drop(self.loop_.replace(loop_));
+    /// Binds another loop, or none: `_loop` is assigned or deleted.
+    pub fn bind(&self, loop_: Option<&Obj>) {
+        drop(
+            self.loop_
+                .replace(loop_.filter(|loop_| !loop_.is_none()).cloned()),
+        );
     }
 
     /// Shows the loop to the collector.

@@ -43,6 +43,7 @@ names! {
     context,
     create_future,
     create_task,
+    current_task,
     debug,
     default_exception_handler,
     discard,

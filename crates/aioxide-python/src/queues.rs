@@ -581,7 +581,7 @@ fn make_queue_class() -> PyRes {
         Ok(())
     })
     .property("_loop", |this| Ok(this.loop_.bound()), |this, value| {
-        this.loop_.bind(value.filter(|value| !value.is_none()).cloned());
+        this.loop_.bind(value);
         Ok(())
     });
     let builder = row!(builder, "_getters", getters);

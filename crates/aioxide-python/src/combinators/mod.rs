@@ -40,7 +40,9 @@ fn finally<T>(outcome: PyRes<T>, cleanup: impl FnOnce() -> PyRes<()>) -> PyRes<T
         Ok(value) => cleanup().map(|()| value),
         Err(raised) => {
             let exception = raised.take();
-            let Err(newer) = cleanup() else { return Err(Raised::restore(exception)) };
+            let Err(newer) = cleanup() else {
+                return Err(Raised::restore(exception));
+            };
             let newer = newer.take();
             if !newer.is(&exception) && newer.exception_context().is_none() {
                 newer.set_exception_context(Some(exception));

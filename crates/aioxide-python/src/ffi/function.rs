@@ -10,8 +10,8 @@
 use std::ffi::c_void;
 use std::mem::{self, MaybeUninit};
 use std::ptr;
-use std::sync::{Mutex, OnceLock};
 use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use pyo3::ffi;
 
@@ -95,6 +95,8 @@ pub struct FunctionSpec {
     required_keywords: bool,
     /// The Python function of the same signature.
     stub: AtomicPtr<ffi::PyObject>,
+    /// A frame of that function, for the coroutines of an `async def`.
+    frame: AtomicPtr<ffi::PyObject>,
     /// CPython's own callable that phrases errors of wrong calls.
     phrasing: OnceLock<usize>,
 }
@@ -172,7 +174,7 @@ enum Keywords<'a> {
 }
 
 impl FunctionSpec {
-    /// Reads a signature; the result lives for ever, as the function does.
+    /// Reads a signature, whose name may be a qualified one; the result lives for ever, as the function does.
     pub fn leak(
         kind: Kind,
         module: &'static str,
@@ -181,13 +183,14 @@ impl FunctionSpec {
         doc: &'static str,
     ) -> &'static Self {
         let open = signature.find('(').unwrap_or(signature.len());
-        let name = signature[..open].to_owned();
+        let given = &signature[..open];
+        let name = given.rsplit('.').next().unwrap_or(given).to_owned();
         let text = signature[open..]
             .trim_start_matches('(')
             .trim_end()
             .trim_end_matches(')')
             .to_owned();
-        let qualname = class.map_or_else(|| name.clone(), |class| format!("{class}.{name}"));
+        let qualname = class.map_or_else(|| given.to_owned(), |class| format!("{class}.{given}"));
         let mut spec = Self {
             name,
             qualname,
@@ -202,6 +205,7 @@ impl FunctionSpec {
             keywords: false,
             required_keywords: false,
             stub: AtomicPtr::new(ptr::null_mut()),
+            frame: AtomicPtr::new(ptr::null_mut()),
             phrasing: OnceLock::new(),
         };
         let mut keyword_only = false;
@@ -482,6 +486,11 @@ impl FunctionSpec {
         ))?;
         let builtins = Obj::import("builtins")?;
         let namespace = Obj::dict()?;
+        // The file name is what users read in reprs and stacks of tasks: "sleep() running at <aioxide>:1".
+        let (file, mode) = (Obj::str("<aioxide>")?, Obj::str("exec")?);
+        let code = builtins
+            .getattr_str("compile")?
+            .call([&code, &file, &mode])?;
         builtins.getattr_str("exec")?.call([&code, &namespace])?;
         let stub = namespace.item(&Obj::str(&self.name)?)?;
         stub.setattr_str("__qualname__", &Obj::str(&self.qualname)?)?;
@@ -490,19 +499,67 @@ impl FunctionSpec {
         Ok(stub)
     }
 
+    /// A frame at the first line of an `async def`: one of its stub's coroutines is made for it and closed.
+    fn frame(&self) -> PyRes {
+        let known = self.frame.load(Ordering::Relaxed);
+        if !known.is_null() {
+            // SAFETY: a reference that this function leaked.
+            return Ok(unsafe { Obj::borrowed(known) });
+        }
+        let code = self.stub()?.getattr_str("__code__")?;
+        let count = |name: &str| -> PyRes<usize> {
+            Ok(usize::try_from(code.getattr_str(name)?.as_i64()?).unwrap_or(0))
+        };
+        // The same code with a default for every parameter, so that it can be called.
+        let defaults = Obj::tuple(vec![Obj::none(); count("co_argcount")?])?;
+        let function = Obj::import("types")?.getattr_str("FunctionType")?.call([
+            &code,
+            &Obj::dict()?,
+            &Obj::none(),
+            &defaults,
+        ])?;
+        let keyword_only = Obj::dict()?;
+        let names = code.getattr_str("co_varnames")?.items()?;
+        for name in names
+            .iter()
+            .skip(count("co_argcount")?)
+            .take(count("co_kwonlyargcount")?)
+        {
+            keyword_only.set_item(name, &Obj::none())?;
+        }
+        function.setattr_str("__kwdefaults__", &keyword_only)?;
+        let coroutine = function.call([])?;
+        let frame = coroutine.getattr_str("cr_frame")?;
+        coroutine.getattr_str("close")?.call([])?;
+        self.frame
+            .store(frame.clone().into_raw(), Ordering::Relaxed);
+        Ok(frame)
+    }
 }
 
 /// Every `async def`, for the code objects of its coroutines.
 static COROUTINE_FUNCTIONS: Mutex<Vec<&'static FunctionSpec>> = Mutex::new(Vec::new());
 
-/// The code object of the `async def` function of this qualified name; `None` if there is no such function.
-pub fn function_code(qualname: &str) -> PyRes {
-    let found = COROUTINE_FUNCTIONS
+/// The `async def` function of this qualified name.
+fn coroutine_function(qualname: &str) -> Option<&'static FunctionSpec> {
+    COROUTINE_FUNCTIONS
         .lock()
         .ok()
-        .and_then(|all| all.iter().copied().find(|spec| spec.qualname == qualname));
-    match found {
+        .and_then(|all| all.iter().copied().find(|spec| spec.qualname == qualname))
+}
+
+/// The code object of the `async def` function of this qualified name; `None` if there is no such function.
+pub fn function_code(qualname: &str) -> PyRes {
+    match coroutine_function(qualname) {
         Some(spec) => spec.stub()?.getattr_str("__code__"),
+        None => Ok(Obj::none()),
+    }
+}
+
+/// A frame of that function, which stands at its first line; `None` if there is no such function.
+pub fn function_frame(qualname: &str) -> PyRes {
+    match coroutine_function(qualname) {
+        Some(spec) => spec.frame(),
         None => Ok(Obj::none()),
     }
 }
@@ -611,7 +668,9 @@ where
 {
     // SAFETY: only function objects carry this pointer, and CPython gives a valid argument vector.
     unsafe {
-        with_args(function, args, nargsf, names, false, |_, _, args| conjure::<F>()(args)?.into_obj())
+        with_args(function, args, nargsf, names, false, |_, _, args| {
+            conjure::<F>()(args)?.into_obj()
+        })
     }
 }
 

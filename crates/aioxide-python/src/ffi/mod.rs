@@ -17,7 +17,8 @@ mod thread;
 
 pub use errors::{Builtin, Raised, Warning, preserving_exception, warn, warn_resource};
 pub use function::{
-    Args, FunctionSpec, Kind, add_to_module, function, function_code, intern, make_function_classes,
+    Args, FunctionSpec, Kind, add_to_module, function, function_code, function_frame, intern,
+    make_function_classes,
 };
 pub use imported::{GilSlot, Imported, Interned};
 pub use machine::{Machine, MachineBox, Resume};

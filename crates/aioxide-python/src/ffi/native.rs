@@ -1336,14 +1336,23 @@ unsafe fn word_at(raw: *mut ffi::PyObject, offset: isize) -> *mut ffi::PyObject 
 unsafe fn base_is_clean(raw: *mut ffi::PyObject, kind: *mut ffi::PyTypeObject) -> bool {
     const WORDS: usize = (FUTURE_OFFSET - DICT_OFFSET) / mem::size_of::<usize>();
     // SAFETY: the words between the object's head and the payload.
-    let words = unsafe { raw.cast::<u8>().add(DICT_OFFSET).cast::<[usize; WORDS]>().read() };
+    let words = unsafe {
+        raw.cast::<u8>()
+            .add(DICT_OFFSET)
+            .cast::<[usize; WORDS]>()
+            .read()
+    };
     if words.iter().fold(0, |all, word| all | word) != 0 {
         return false;
     }
     // SAFETY: a live type.
     let dict_offset = unsafe { (*kind).tp_dictoffset };
     // A managed dict stands before the object, three words back, and its offset is given as -1.
-    let dict_offset = if dict_offset < 0 { -3 * size_of::<usize>().cast_signed() } else { dict_offset };
+    let dict_offset = if dict_offset < 0 {
+        -3 * size_of::<usize>().cast_signed()
+    } else {
+        dict_offset
+    };
     // SAFETY: where the object keeps its dict.
     unsafe { word_at(raw, dict_offset).is_null() }
 }

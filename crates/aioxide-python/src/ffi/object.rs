@@ -408,7 +408,13 @@ impl Obj {
     /// `self <= other`.
     pub fn less_or_equal(&self, other: &Self) -> PyRes<bool> {
         // SAFETY: any two objects may be asked.
-        let answer = unsafe { Self::owned(ffi::PyObject_RichCompare(self.raw(), other.raw(), ffi::Py_LE)) }?;
+        let answer = unsafe {
+            Self::owned(ffi::PyObject_RichCompare(
+                self.raw(),
+                other.raw(),
+                ffi::Py_LE,
+            ))
+        }?;
         answer.truth()
     }
 
