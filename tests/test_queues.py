@@ -6,6 +6,7 @@ Most tests run with the stdlib too. Where a version of the stdlib lacks a behavi
 
 import asyncio
 import collections
+import copy
 import decimal
 import fractions
 import gc
@@ -421,6 +422,53 @@ def test_generic_subclass(aio, kind):
     assert Sub.__mro__[1] is cls
     assert repr(Sub[str]).endswith("Sub[str]")
     assert Sub(3).maxsize == 3
+
+
+@pytest.mark.parametrize("looks", [False, True])
+@pytest.mark.parametrize("make", [copy.copy, copy.deepcopy, lambda queue: pickle.loads(pickle.dumps(queue))])
+def test_copies(aio, kind, make, looks, monkeypatch):
+    cls = getattr(aio, kind)
+    monkeypatch.setattr(asyncio.queues, kind, cls)
+    queue = cls(3)
+    queue.name = "mine"
+    for item in (2, 1, 3):
+        queue.put_nowait(item)
+    queue.get_nowait()
+    if looks:
+        queue._queue, queue._getters  # noqa: B018
+    twin = make(queue)
+    assert (type(twin), twin.name, str(twin)) == (cls, "mine", str(queue))
+    assert (twin._queue is queue._queue) == (make is copy.copy)
+    assert not twin._finished.is_set()
+    twin.put_nowait(0)
+    assert twin.full()
+    assert [twin.get_nowait() for _ in range(3)] == {"Queue": [1, 3, 0], "PriorityQueue": [0, 2, 3]}.get(kind, [0, 1, 2])
+    for _ in range(4):
+        twin.task_done()
+    run(aio, twin.join())
+    assert copy.copy(cls())._finished.is_set()
+
+
+def test_copies_of_subclasses(aio):
+    class Sub(aio.LifoQueue):
+        def __init__(self):
+            super().__init__(2)
+            self.extra = []
+
+    twin = copy.copy(Sub())
+    twin.put_nowait(1)
+    twin.put_nowait(2)
+    assert (twin.extra, twin.full(), twin.get_nowait()) == ([], True, 2)
+
+
+def test_a_burst(aio, kind):
+    queue = getattr(aio, kind)()
+    for _ in range(2):
+        for item in range(5000):
+            queue.put_nowait(item)
+        got = [queue.get_nowait() for _ in range(5000)]
+        assert got == sorted(got, reverse=kind == "LifoQueue")
+        assert queue.empty()
 
 
 def test_attributes_of_ones_own(aio):

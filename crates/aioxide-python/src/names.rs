@@ -88,6 +88,7 @@ names! {
     pop,
     popleft,
     private_exception = "_exception",
+    private_finished = "_finished",
     private_format = "_format",
     private_get = "_get",
     private_get_loop = "_get_loop",

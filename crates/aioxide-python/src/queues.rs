@@ -60,6 +60,16 @@ enum Side {
     Putters,
 }
 
+/// The attributes that a copy of a queue gets.
+const STATE: [&str; 6] = [
+    "_maxsize",
+    "_queue",
+    "_getters",
+    "_putters",
+    "_unfinished_tasks",
+    "_is_shutdown",
+];
+
 /// `QueueShutDown`.
 static SHUT_DOWN: GilSlot = GilSlot::new();
 
@@ -221,13 +231,6 @@ impl Ref<Queue> {
     /// `__init__`.
     fn initialize(&self, maxsize: Option<&Obj>) -> PyRes<()> {
         let maxsize = maxsize.map_or_else(|| Obj::int(0), |maxsize| Ok(maxsize.clone()))?;
-        self.kind.set(if PRIORITY.is_instance(self.obj()) {
-            Kind::Priority
-        } else if LIFO.is_instance(self.obj()) {
-            Kind::Lifo
-        } else {
-            Kind::Queue
-        });
         self.class_version.set(0);
         if self.overrides(MAXSIZE) {
             self.obj().setattr(names::private_maxsize(), &maxsize)?;
@@ -425,6 +428,46 @@ impl Ref<Queue> {
         Ok(())
     }
 
+    // Copies.
+
+    /// `__getstate__()`: what asyncio's queues have in `__dict__`. The event is told by its flag.
+    fn state(&self) -> PyRes {
+        let state = self
+            .obj()
+            .getattr_str("__dict__")?
+            .method(&Obj::str("copy")?, [])?;
+        for name in STATE {
+            let name = Obj::str(name)?;
+            if let Some(value) = self.obj().getattr_opt(&name)? {
+                state.set_item(&name, &value)?;
+            }
+        }
+        if let Some(loop_) = self.loop_.bound() {
+            state.set_item(names::private_loop(), &loop_)?;
+        }
+        let finished = match self.event.get() {
+            Some(event) => event.method(&Obj::str("is_set")?, [])?,
+            None => Obj::bool(self.finished.get()),
+        };
+        state.set_item(names::private_finished(), &finished)?;
+        Ok(state)
+    }
+
+    /// `__setstate__(state)`.
+    fn set_state(&self, state: &Obj) -> PyRes<()> {
+        for name in state.items()? {
+            let value = state.item(&name)?;
+            if name.equals(names::private_finished())? && value.is_exactly(&Obj::bool(true).class())
+            {
+                self.event.clear();
+                self.finished.set(value.truth()?);
+            } else {
+                self.obj().setattr(&name, &value)?;
+            }
+        }
+        Ok(())
+    }
+
     // Texts.
 
     /// The items, if there are any, for `_format`.
@@ -550,6 +593,8 @@ fn make_queue_class() -> PyRes {
     .method("_wakeup_next(self, waiters)", "Wakes the next waiter.", |_, args| wakeup_next(args.req(0)))
     .method("_get_loop(self)", "The loop, bound now if it was not.", |this, _| this.loop_.get(this.obj()))
     .method("_format(self)", "The state, for the repr.", |this, _| this.format())
+    .method("__getstate__(self)", "What a copy gets.", |this, _| this.state())
+    .method("__setstate__(self, state)", "Takes what a copy gets.", |this, args| this.set_state(args.req(0)))
     .attribute(
         "__class_getitem__",
         Obj::import("builtins")?.getattr_str("classmethod")?.call([stdlib::generic_alias()?])?,

@@ -10,6 +10,17 @@ use std::mem;
 use crate::ffi::{Builtin, Obj, PyRes, Slot, Visit};
 use crate::{names, stdlib};
 
+/// How much room an empty native row keeps.
+const KEPT: usize = 1024;
+
+/// Gives the room of a burst back once it is over.
+#[inline]
+fn release_room(row: &mut VecDeque<Obj>) {
+    if row.is_empty() && row.capacity() > KEPT {
+        row.shrink_to(KEPT);
+    }
+}
+
 /// A row of objects.
 pub(super) struct Line {
     /// The objects, while nobody looks.
@@ -54,13 +65,19 @@ impl Line {
     /// Takes the first of the native row.
     #[inline]
     pub(super) fn native_pop_front(&self) -> Option<Obj> {
-        self.native.borrow_mut().pop_front()
+        let mut row = self.native.borrow_mut();
+        let object = row.pop_front();
+        release_room(&mut row);
+        object
     }
 
     /// Takes the last of the native row.
     #[inline]
     pub(super) fn native_pop_back(&self) -> Option<Obj> {
-        self.native.borrow_mut().pop_back()
+        let mut row = self.native.borrow_mut();
+        let object = row.pop_back();
+        release_room(&mut row);
+        object
     }
 
     /// What the native row holds.

@@ -83,6 +83,13 @@ impl Ref<Queue> {
     /// Looks at the class again.
     #[cold]
     pub(super) fn find_overridden(&self) {
+        self.kind.set(if PRIORITY.is_instance(self.obj()) {
+            Kind::Priority
+        } else if LIFO.is_instance(self.obj()) {
+            Kind::Lifo
+        } else {
+            Kind::Queue
+        });
         let kind = self.kind.get() as usize;
         let version = self.obj().class_version();
         let mut found = 0;
