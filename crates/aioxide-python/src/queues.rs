@@ -304,7 +304,7 @@ impl Ref<Queue> {
 
     /// Is all native, so that what was just seen need not be looked at again?
     #[inline]
-    fn is_plain(&self) -> bool {
+    fn is_direct(&self) -> bool {
         self.limit.get() != ODD && !self.overrides(u32::MAX) && self.items.visible().is_none()
     }
 

@@ -95,7 +95,7 @@ impl Machine for Put {
                 return Ok(sent);
             }
         }
-        if self.queue.is_plain() && !self.queue.is_shutdown.get() {
+        if self.queue.is_direct() && !self.queue.is_shutdown.get() {
             self.queue.put_in(&self.item)?;
         } else if self.queue.overrides(PUT_NOWAIT) {
             let put_nowait = names::put_nowait();
@@ -150,7 +150,7 @@ impl Machine for Get {
                 return Ok(sent);
             }
         }
-        if self.queue.is_plain() {
+        if self.queue.is_direct() {
             return self.queue.take_out().map(Sent::Return);
         }
         if self.queue.overrides(GET_NOWAIT) {
