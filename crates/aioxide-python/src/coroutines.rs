@@ -308,7 +308,7 @@ impl Delegate {
 
 /// Makes the class and enters it in `collections.abc.Coroutine`, so that `asyncio.iscoroutine` accepts it.
 pub fn init() -> PyRes<()> {
-    let class =
+    let builder =
         ClassBuilder::<Coroutine>::new("aioxide", "coroutine", "A coroutine of aioxide's own.")
             .sealed()
             .repr(|this| {

@@ -940,7 +940,7 @@ pub struct ThreadSafeHandle {
 static THREAD_SAFE_HANDLE: Class<ThreadSafeHandle> = Class::new();
 
 impl Native for ThreadSafeHandle {
-    const FREELIST: usize = 256;
+    const FREELIST: usize = 2048;
 
     fn class() -> &'static Class<Self> {
         &THREAD_SAFE_HANDLE
