@@ -25,6 +25,18 @@ enum State {
     Closed,
 }
 
+impl State {
+    /// The name that `inspect` has for it.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Created => "CORO_CREATED",
+            Self::Suspended => "CORO_SUSPENDED",
+            Self::Running => "CORO_RUNNING",
+            Self::Closed => "CORO_CLOSED",
+        }
+    }
+}
+
 /// A native coroutine.
 pub struct Coroutine {
     /// Its qualified name, such as `Lock.acquire`.
@@ -296,7 +308,7 @@ impl Delegate {
 
 /// Makes the class and enters it in `collections.abc.Coroutine`, so that `asyncio.iscoroutine` accepts it.
 pub fn init() -> PyRes<()> {
-    let class =
+    let builder =
         ClassBuilder::<Coroutine>::new("aioxide", "coroutine", "A coroutine of aioxide's own.")
             .sealed()
             .repr(|this| {
@@ -367,8 +379,14 @@ pub fn init() -> PyRes<()> {
                     .try_borrow()
                     .ok()
                     .and_then(|machine| machine.as_ref().and_then(MachineBox::awaits)))
-            })
-            .build()?;
+            });
+    // What `inspect.getcoroutinestate` reads.
+    let builder = if cfg!(Py_3_15) {
+        builder.getter("cr_state", |this| Obj::str(this.state.get().word()))
+    } else {
+        builder
+    };
+    let class = builder.build()?;
     stdlib::coroutine_abc()?
         .getattr_str("register")?
         .call([&class])?;

@@ -517,26 +517,37 @@ impl Handle {
     /// A handle's payload.
     #[inline]
     pub fn payload(callback: &Obj, args: &[Obj], context: Obj, loop_: &Obj) -> PyRes<Self> {
-        let handle = Self::empty();
-        handle.fill(callback, args, context, loop_)?;
-        Ok(handle)
+        let keep = |index: usize| args.get(index).cloned().map_or_else(Slot::empty, Slot::new);
+        let (few, many) = if args.len() <= FEW {
+            ([keep(0), keep(1), keep(2)], Slot::empty())
+        } else {
+            let all = Obj::tuple(args.iter().cloned())?;
+            ([const { Slot::empty() }; FEW], Slot::new(all))
+        };
+        Ok(Self {
+            callback: Slot::new(callback.clone()),
+            few,
+            many,
+            count: Cell::new(
+                u8::try_from(args.len())
+                    .ok()
+                    .filter(|&count| usize::from(count) <= FEW)
+                    .unwrap_or(0),
+            ),
+            cancelled: Cell::new(false),
+            context: Slot::new(context),
+            loop_: Slot::new(loop_.clone()),
+            source_traceback: Slot::empty(),
+            saved_repr: Slot::empty(),
+        })
     }
 
-    /// Fills an empty handle.
-    #[inline]
-    fn fill(&self, callback: &Obj, args: &[Obj], context: Obj, loop_: &Obj) -> PyRes<()> {
+    /// Fills an empty handle; the tuple of arguments is kept as it is.
+    fn fill(&self, callback: &Obj, args: &Obj, context: Obj, loop_: &Obj) {
         self.callback.set(callback.clone());
-        if args.len() <= FEW {
-            for (slot, arg) in self.few.iter().zip(args) {
-                slot.set(arg.clone());
-            }
-            self.count.set(u8::try_from(args.len()).unwrap_or(0));
-        } else {
-            self.many.set(Obj::tuple(args.iter().cloned())?);
-        }
+        self.many.set(args.clone());
         self.context.set(context);
         self.loop_.set(loop_.clone());
-        Ok(())
     }
 
     /// Gives up callback and arguments.
@@ -929,7 +940,7 @@ pub struct ThreadSafeHandle {
 static THREAD_SAFE_HANDLE: Class<ThreadSafeHandle> = Class::new();
 
 impl Native for ThreadSafeHandle {
-    const FREELIST: usize = 256;
+    const FREELIST: usize = 2048;
 
     fn class() -> &'static Class<Self> {
         &THREAD_SAFE_HANDLE
@@ -1021,9 +1032,7 @@ fn init_handle(
     let context = context.map_or_else(crate::ffi::copy_current_context, |context| {
         Ok(context.clone())
     })?;
-    // The tuple is kept as it is: `_args` shows it.
-    handle.fill(callback, &[], context, loop_)?;
-    handle.many.set(args.clone());
+    handle.fill(callback, args, context, loop_);
     if loop_.method(names::get_debug(), [])?.truth()? {
         handle.record_source()?;
     }

@@ -38,7 +38,7 @@ fn _aioxide(module: &Bound<'_, PyModule>) -> PyResult<()> {
 fn init(module: &Obj) -> PyRes<()> {
     // First of all: `_asyncio` imports parts of `asyncio`, which import `_asyncio`; the other way round it is made twice.
     Obj::import("asyncio")?;
-    ffi::make_function_classes()?;
+    ffi::init()?;
     coroutines::init()?;
     events::init()?;
     futures::init(module)?;

@@ -1003,6 +1003,7 @@ pub fn init(module: &Obj) -> PyRes<()> {
     let class = futures::common(builder).build()?;
     link_future_class::<Future, Task>()?;
     futures::set_task_class(&class);
+    Future::class().set_usual_subclass(&class);
     crate::ffi::add_to_module(module, "Task", &class)?;
     let (_, create_task) = function(
         Kind::Function,

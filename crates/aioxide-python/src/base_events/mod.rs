@@ -118,6 +118,7 @@ pub fn init(module: &Obj) -> PyRes<()> {
     add_to_module(module, "BaseEventLoop", &native)?;
     add_to_module(module, "Loop", &class)?;
     LOOP_CLASS.set(&class);
+    EventLoop::class().set_usual_subclass(&class);
     let (_, new_event_loop) = function(
         Kind::Builtin,
         "aioxide",

@@ -12,6 +12,8 @@ mod machine;
 mod native;
 mod object;
 mod sending;
+#[cfg(Py_3_12)]
+mod stop_iteration;
 pub mod task_state;
 mod thread;
 
@@ -32,6 +34,13 @@ pub use sending::{
     stop_iteration_value, throw,
 };
 pub use thread::{check_signals, ident, without_gil};
+
+/// Makes the classes that all others need.
+pub fn init() -> PyRes<()> {
+    #[cfg(Py_3_12)]
+    stop_iteration::init()?;
+    function::make_function_classes()
+}
 
 /// Takes a module that PyO3 made as a plain object.
 pub fn module_object(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> Obj {

@@ -100,6 +100,8 @@ pub struct Class<T: Native> {
     pointer: AtomicPtr<ffi::PyTypeObject>,
     /// The native base's slots, for the future layout.
     base: AtomicPtr<ffi::PyTypeObject>,
+    /// A subclass that most instances are of, and that lives for ever; NULL if there is none.
+    usual: AtomicPtr<ffi::PyTypeObject>,
     /// How `__init__` takes its arguments.
     init: OnceLock<Init<T>>,
     /// Dead objects, ready for reuse.
@@ -123,6 +125,7 @@ impl<T: Native> Class<T> {
         Self {
             pointer: AtomicPtr::new(ptr::null_mut()),
             base: AtomicPtr::new(ptr::null_mut()),
+            usual: AtomicPtr::new(ptr::null_mut()),
             init: OnceLock::new(),
             free: UnsafeCell::new(Vec::new()),
         }
@@ -141,13 +144,22 @@ impl<T: Native> Class<T> {
         unsafe { Obj::borrowed(self.raw().cast()) }
     }
 
+    /// Names a subclass that most instances are of; it is kept alive.
+    pub fn set_usual_subclass(&self, class: &Obj) {
+        debug_assert!(class.is_subtype_of(&self.object()));
+        self.usual
+            .store(class.clone().into_raw().cast(), Ordering::Relaxed);
+    }
+
     /// Is `object` an instance of this class or of a subclass?
     #[inline]
     pub fn is_instance(&self, object: &Obj) -> bool {
         // SAFETY: reads the type of a live object.
         let class = unsafe { ffi::Py_TYPE(object.raw()) };
-        // SAFETY: both are live types.
-        ptr::eq(class, self.raw()) || unsafe { ffi::PyType_IsSubtype(class, self.raw()) != 0 }
+        ptr::eq(class, self.raw())
+            || ptr::eq(class, self.usual.load(Ordering::Relaxed))
+            // SAFETY: both are live types.
+            || unsafe { ffi::PyType_IsSubtype(class, self.raw()) != 0 }
     }
 
     /// Is `object` an instance of exactly this class?
@@ -329,9 +341,9 @@ impl<T: Native> Ref<T> {
 /// Brings memory from a free list back to life with one reference.
 ///
 /// # Safety
-/// `raw` must come from a free list.
+/// `raw` must be on a free list, or about to be.
 #[inline]
-unsafe fn revive(raw: *mut ffi::PyObject) {
+pub(super) unsafe fn revive(raw: *mut ffi::PyObject) {
     #[cfg(Py_3_12)]
     // SAFETY: nobody else refers to the object.
     unsafe {
@@ -1090,6 +1102,9 @@ where
         match conjure::<F>()(this, &Obj::none())? {
             Sent::Yield(object) => Ok(object.into_raw()),
             Sent::Return(object) if object.is_none() => Ok(ptr::null_mut()),
+            #[cfg(Py_3_12)]
+            Sent::Return(object) => Err(super::stop_iteration::raise(object)),
+            #[cfg(not(Py_3_12))]
             Sent::Return(object) => Err(super::sending::stop_iteration(&object)),
         }
     })
