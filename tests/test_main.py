@@ -121,7 +121,7 @@ def test_main_does_not_see_the_words_after_it(program):
 # The program is native.
 
 NATIVE_NAMES = """
-import asyncio, sys
+import asyncio, aioxide
 from asyncio import *
 from asyncio import TaskGroup, timeout
 
@@ -130,8 +130,9 @@ async def main():
     task = asyncio.create_task(sleep(0))
     async with TaskGroup() as group, timeout(60):
         grouped = group.create_task(asyncio.sleep(0))
-    for each in (loop, task, grouped, asyncio.current_task()):
-        assert type(each).__module__.partition(".")[0] == "aioxide", type(each)
+    assert type(loop) is aioxide.Loop, type(loop)
+    for each in (task, grouped, asyncio.current_task()):
+        assert type(each) is aioxide.Task, type(each)
     assert type(loop.create_future()) is asyncio.Future is Future
     assert type(task) is asyncio.Task is Task
     await task

@@ -437,7 +437,7 @@ IN_A_TASK = {
         ("3.12", "aio.eager_task_factory()"),
         ("3.12", "aio.eager_task_factory(loop)"),
         ("3.12", "aio.eager_task_factory(loop, 1)"),
-        ("3.12", "aio.eager_task_factory(loop, f(), bogus=1)"),
+        ("3.14", "aio.eager_task_factory(loop, f(), bogus=1)"),
         ("3.12", "aio.create_eager_task_factory()"),
         ("3.12", "aio.create_eager_task_factory(1)(loop, f())"),
         ("3.12", "loop.set_task_factory(aio.eager_task_factory); await aio.create_task(f(ValueError('inside')))"),
@@ -857,15 +857,18 @@ IN_A_TASK = {
         del task
         raise LookupError('the report is what counts')
         """,
-        """
-        inner = aio.create_task(f(ValueError('lost')))
-        outer = aio.shield(inner)
-        outer.cancel()
-        await aio.wait([inner])
-        del inner, outer
-        await aio.sleep(0)
-        raise LookupError('the report is what counts')
-        """,
+        (
+            "3.14",
+            """
+            inner = aio.create_task(f(ValueError('lost')))
+            outer = aio.shield(inner)
+            outer.cancel()
+            await aio.wait([inner])
+            del inner, outer
+            await aio.sleep(0)
+            raise LookupError('the report is what counts')
+            """,
+        ),
     ],
 }
 """Area to the snippets that run inside a task."""

@@ -225,6 +225,22 @@ fn timeout_from(error: &Obj) -> PyRes {
     Ok(timeout)
 }
 
+/// The error of waiting for what cannot be awaited: before 3.12 it is the one of `ensure_future`.
+#[cold]
+fn not_awaitable(raised: Raised, object: &Obj) -> Raised {
+    if cfg!(Py_3_12) || !raised.is(Builtin::Type) {
+        return raised;
+    }
+    let exception = raised.take();
+    match stdlib::isawaitable().and_then(|test| test.call([object])?.truth()) {
+        Ok(true) => Raised::restore(exception),
+        Ok(false) => {
+            Raised::type_error("An asyncio.Future, a coroutine or an awaitable is required")
+        }
+        Err(newer) => newer,
+    }
+}
+
 /// Puts a `TimeoutError` before the first `CancelledError` among the contexts of an exception.
 fn insert_timeout(exception: &Obj) -> PyRes<()> {
     let mut exception = exception.clone();
@@ -334,7 +350,9 @@ impl WaitFor {
         }
         let deadline = Deadline::enter(timeout)?;
         let mut awaited = Waiter::on(awaitable);
-        let sent = awaited.start();
+        let sent = awaited
+            .start()
+            .map_err(|raised| not_awaitable(raised, awaited.future()));
         self.timed(sent, awaited, deadline)
     }
 
