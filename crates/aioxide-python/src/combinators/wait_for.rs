@@ -350,9 +350,12 @@ impl WaitFor {
         }
         let deadline = Deadline::enter(timeout)?;
         let mut awaited = Waiter::on(awaitable);
-        let sent = awaited
-            .start()
-            .map_err(|raised| not_awaitable(raised, awaited.future()));
+        let mut sent = awaited.start();
+        if let Err(raised) = sent
+            && !timeout.is_none()
+        {
+            sent = Err(not_awaitable(raised, awaited.future()));
+        }
         self.timed(sent, awaited, deadline)
     }
 
