@@ -15,15 +15,19 @@ impl LoopBound {
         Self { loop_: Slot::empty() }
     }
 
-    /// The loop, bound now if it was not; fails if another loop is running. `owner` is named in the error.
+    /// The running loop, bound now if none was; fails if another one was. `owner` is named in the error.
+    ///
+    /// CPython: where no loop is running and none is bound, this gives `None`.
     #[inline]
     pub fn get(&self, owner: &Obj) -> PyRes {
-        let running = running_loop()?.ok_or_else(|| Raised::runtime_error("no running event loop"))?;
+        let running = running_loop()?;
         if self.loop_.is_none() {
-            self.loop_.set(running.clone());
+            drop(self.loop_.replace(running.clone()));
         }
-        if self.loop_.holds(&running) {
-            return Ok(running);
+        match running {
+            Some(running) if self.loop_.holds(&running) => return Ok(running),
+            None if self.loop_.is_none() => return Ok(Obj::none()),
+            _ => {}
         }
         Err(Raised::runtime_error(&format!("{} is bound to a different event loop", owner.repr()?)))
     }
@@ -31,6 +35,11 @@ impl LoopBound {
     /// The loop, if bound: the attribute `_loop`.
     pub fn bound(&self) -> Option<Obj> {
         self.loop_.get()
+    }
+
+    /// Binds another loop, or none: `_loop` is assigned or deleted.
+    pub fn bind(&self, loop_: Option<&Obj>) {
+        drop(self.loop_.replace(loop_.filter(|loop_| !loop_.is_none()).cloned()));
     }
 
     /// Shows the loop to the collector.

@@ -157,6 +157,12 @@ imported! {
     valid_signals = "signal", "valid_signals";
     /// `sys.is_finalizing`.
     is_finalizing = "sys", "is_finalizing";
+    /// `collections.deque`.
+    deque = "collections", "deque";
+    /// `object.__repr__`.
+    object_repr = "builtins", "object.__repr__";
+    /// `asyncio.locks._BarrierState`, the states that `Barrier._state` shows.
+    barrier_state = "asyncio.locks", "_BarrierState";
     /// `weakref.ref`.
     weak_reference = "weakref", "ref";
 }

@@ -239,6 +239,15 @@ impl Raised {
         unsafe { ffi::PyErr_ExceptionMatches(class.raw()) != 0 }
     }
 
+    /// Says that it was raised while another exception was being handled, as Python notes by itself.
+    pub fn during(self, handled: Obj) -> Self {
+        let exception = self.take();
+        if !exception.is(&handled) && exception.exception_context().is_none() {
+            exception.set_exception_context(Some(handled));
+        }
+        Self::restore(exception)
+    }
+
     /// Is it an `AttributeError`?
     pub fn is_attribute_error(&self) -> bool {
         self.is(Builtin::Attribute)
@@ -248,6 +257,21 @@ impl Raised {
     pub fn write_unraisable(self, object: Option<&Obj>) {
         // SAFETY: takes the set exception; a NULL object is allowed.
         unsafe { ffi::PyErr_WriteUnraisable(object.map_or(ptr::null_mut(), Obj::raw)) };
+    }
+}
+
+/// Python's `finally`: runs `cleanup` however it ended; an error of the cleanup comes on top of the one before.
+#[inline]
+pub fn finally<R>(outcome: PyRes<R>, cleanup: impl FnOnce() -> PyRes<()>) -> PyRes<R> {
+    match outcome {
+        Ok(value) => cleanup().map(|()| value),
+        Err(raised) => {
+            let exception = raised.take();
+            match cleanup() {
+                Ok(()) => Err(Raised::restore(exception)),
+                Err(newer) => Err(newer.during(exception)),
+            }
+        }
     }
 }
 

@@ -15,7 +15,7 @@ mod sending;
 pub mod task_state;
 mod thread;
 
-pub use errors::{Builtin, Raised, Warning, preserving_exception, warn, warn_resource};
+pub use errors::{Builtin, Raised, Warning, finally, preserving_exception, warn, warn_resource};
 pub use function::{
     Args, FunctionSpec, Kind, add_to_module, function, function_code, intern, make_function_classes,
 };

@@ -18,7 +18,7 @@ use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use pyo3::ffi;
 
@@ -104,6 +104,10 @@ pub struct Class<T: Native> {
     init: OnceLock<Init<T>>,
     /// Dead objects, ready for reuse.
     free: UnsafeCell<Vec<*mut ffi::PyObject>>,
+    /// The functions that the class was made with.
+    functions: OnceLock<Vec<(Obj, Obj)>>,
+    /// The version of the class in which they were last seen to be all there; 0 is none.
+    untouched: AtomicU32,
 }
 
 /// `__init__`: its parameters and its body.
@@ -125,6 +129,8 @@ impl<T: Native> Class<T> {
             base: AtomicPtr::new(ptr::null_mut()),
             init: OnceLock::new(),
             free: UnsafeCell::new(Vec::new()),
+            functions: OnceLock::new(),
+            untouched: AtomicU32::new(0),
         }
     }
 
@@ -139,6 +145,34 @@ impl<T: Native> Class<T> {
     pub fn object(&self) -> Obj {
         // SAFETY: made at import and never freed.
         unsafe { Obj::borrowed(self.raw().cast()) }
+    }
+
+    /// Are the functions of the class those that it was made with, so that nobody patched one?
+    #[inline]
+    pub fn is_untouched(&self) -> bool {
+        // SAFETY: a made class.
+        let version = unsafe { (*self.raw()).tp_version_tag };
+        version != 0 && version == self.untouched.load(Ordering::Relaxed) || self.find_untouched()
+    }
+
+    /// Looks at the functions one by one, after a change of the class or of a base.
+    #[cold]
+    fn find_untouched(&self) -> bool {
+        let class = self.object();
+        let functions = self.functions.get().map_or(&[][..], Vec::as_slice);
+        let same = functions.iter().all(|(name, function)| match class.getattr(name) {
+            Ok(found) => found.is(function),
+            Err(raised) => {
+                raised.discard();
+                false
+            }
+        });
+        if same {
+            // SAFETY: a made class; the look-ups gave it a version, if there was one to give.
+            let version = unsafe { (*self.raw()).tp_version_tag };
+            self.untouched.store(version, Ordering::Relaxed);
+        }
+        same
     }
 
     /// Is `object` an instance of this class or of a subclass?
@@ -287,6 +321,15 @@ impl<T: Native> Ref<T> {
     #[inline]
     pub fn is_exact(&self) -> bool {
         T::class().is_exact(&self.0)
+    }
+
+    /// Is this exactly of `T`'s class, and no method replaced, neither on the class nor on the object?
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        const { assert!(matches!(T::LAYOUT, Layout::Plain), "the dict stands elsewhere in other layouts") };
+        // SAFETY: the dict's word in the plain layout.
+        let dict = unsafe { word_at(self.0.raw(), DICT_OFFSET.cast_signed()) };
+        dict.is_null() && self.is_exact() && T::class().is_untouched()
     }
 
     /// The memory of the native base, for the modules of `ffi` that fill it.
@@ -522,6 +565,8 @@ pub struct ClassBuilder<T: Native> {
     functions: Vec<(&'static str, Obj)>,
     /// How `__init__` is taken.
     init: Option<Init<T>>,
+    /// The class that the qualified names of functions name.
+    owner: &'static str,
     /// May the class be subclassed?
     subclassable: bool,
     /// The C base whose memory comes first, if the base class is a native one itself; else NULL.
@@ -549,6 +594,7 @@ impl<T: Native> ClassBuilder<T> {
             getset: Vec::new(),
             functions: Vec::new(),
             init: None,
+            owner: name,
             subclassable: true,
             memory: ptr::null_mut(),
             phrasing: None,
@@ -583,6 +629,12 @@ impl<T: Native> ClassBuilder<T> {
         self
     }
 
+    /// What follows is called a method of `owner`, which is a base class in asyncio.
+    pub fn inherited_from(mut self, owner: &'static str) -> Self {
+        self.owner = owner;
+        self
+    }
+
     /// `__init__`, with a signature such as `"(self, value=1)"`.
     pub fn init(
         mut self,
@@ -610,7 +662,7 @@ impl<T: Native> ClassBuilder<T> {
         F: Fn(&Ref<T>, &Args<'_>) -> PyRes<R> + Copy + 'static,
         R: IntoObj,
     {
-        let spec = FunctionSpec::leak(Kind::Method, self.module, Some(self.name), signature, doc);
+        let spec = FunctionSpec::leak(Kind::Method, self.module, Some(self.owner), signature, doc);
         self.add(spec, method_call::<T, F, R>);
         self
     }
@@ -624,7 +676,7 @@ impl<T: Native> ClassBuilder<T> {
         let spec = FunctionSpec::leak(
             Kind::Coroutine,
             self.module,
-            Some(self.name),
+            Some(self.owner),
             signature,
             doc,
         );
@@ -876,6 +928,11 @@ impl<T: Native> ClassBuilder<T> {
         // SAFETY: a complete spec whose texts and tables are leaked, so they outlive the type.
         let made = unsafe { Obj::owned(ffi::PyType_FromSpecWithBases(&raw mut spec, bases_raw)) }?;
         let kind = made.raw().cast::<ffi::PyTypeObject>();
+        if T::LAYOUT == Layout::Plain {
+            // In asyncio these are classes of Python's, which C code calls by their bare name in errors.
+            // SAFETY: the type is ready and ours; what it was named after belongs to another field of it.
+            unsafe { (*kind).tp_name = leak(self.name) };
+        }
         if let Some(init) = self.init {
             // SAFETY: the type is ready and ours; this slot is not inherited by subclasses.
             unsafe { (*kind).tp_vectorcall = Some(construct::<T>) };
@@ -885,9 +942,13 @@ impl<T: Native> ClassBuilder<T> {
         class
             .pointer
             .store(made.clone().into_raw().cast(), Ordering::Relaxed);
+        let mut functions = Vec::new();
         for (name, function) in self.functions {
-            made.setattr_str(name, &function)?;
+            let name = super::function::intern(name);
+            made.setattr(&name, &function)?;
+            functions.push((name, function));
         }
+        let _ = class.functions.set(functions);
         Ok(made)
     }
 }
