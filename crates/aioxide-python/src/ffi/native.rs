@@ -326,10 +326,22 @@ impl<T: Native> Ref<T> {
     /// Is this exactly of `T`'s class, and no method replaced, neither on the class nor on the object?
     #[inline]
     pub fn is_plain(&self) -> bool {
+        self.dict_word().is_null() && self.is_exact() && T::class().is_untouched()
+    }
+
+    /// The attributes that were set on the object itself, if any ever were.
+    pub fn own_attributes(&self) -> Option<Obj> {
+        let dict = self.dict_word();
+        // SAFETY: a dict that the live object owns.
+        (!dict.is_null()).then(|| unsafe { Obj::borrowed(dict) })
+    }
+
+    /// The word for `__dict__`.
+    #[inline]
+    fn dict_word(&self) -> *mut ffi::PyObject {
         const { assert!(matches!(T::LAYOUT, Layout::Plain), "the dict stands elsewhere in other layouts") };
         // SAFETY: the dict's word in the plain layout.
-        let dict = unsafe { word_at(self.0.raw(), DICT_OFFSET.cast_signed()) };
-        dict.is_null() && self.is_exact() && T::class().is_untouched()
+        unsafe { word_at(self.0.raw(), DICT_OFFSET.cast_signed()) }
     }
 
     /// The memory of the native base, for the modules of `ffi` that fill it.

@@ -15,6 +15,7 @@ use crate::{names, stdlib};
 
 use super::condition::{Acquisition, Condition, Wait};
 use super::number::Number;
+use super::waiters::Waiters;
 use super::{Bound, MODULE, bound, repr_with};
 
 /// What a barrier does.
@@ -103,8 +104,14 @@ impl Native for Barrier {
 }
 
 impl Bound for Barrier {
+    const STATE: &'static [&'static str] = &["_cond", "_parties", "_state", "_count"];
+
     fn loop_bound(&self) -> &LoopBound {
         &self.loop_
+    }
+
+    fn waiters(&self) -> Option<&Waiters> {
+        None
     }
 }
 
@@ -534,7 +541,12 @@ fn private(builder: ClassBuilder<Barrier>) -> ClassBuilder<Barrier> {
             coroutine("Barrier._wait", Await { barrier: this.clone(), turn: Turn::Out, wait: None })
         })
         .method("_exit(self)", "Lets others in if nobody is in any more.", |this, _| this.exit())
-        .getter("_cond", |this| Ok(this.condition.get().map(Ref::into_obj)))
+        .property("_cond", |this| Ok(this.condition.get().map(Ref::into_obj)), |this, value| {
+            let condition = value.and_then(|value| Condition::class().cast(value));
+            let condition = condition.ok_or_else(|| Raised::type_error("_cond must be a Condition"))?;
+            this.condition.set(condition.clone());
+            Ok(())
+        })
         .property("_parties", |this| this.parties.get(), |this, value| {
             this.parties.set(value.unwrap_or(&Obj::none()));
             Ok(())
@@ -588,9 +600,15 @@ pub(super) fn init(module: &Obj) -> PyRes<()> {
         "Breaks the barrier: whoever waits, or comes until it is reset, gets a `BrokenBarrierError`.",
         |this, _| coroutine("Barrier.abort", Change { barrier: this.clone(), body: Barrier::abort, acquisition: None }),
     )
-    .getter("parties", |this| this.parties.get())
-    .getter("n_waiting", |this| Ok(this.n_waiting()))
-    .getter("broken", |this| Ok(this.state.get() == State::Broken));
+    .property("parties", |this| this.parties.get(), |this, value| {
+        Err(Raised::no_setter(this.obj(), "parties", value))
+    })
+    .property("n_waiting", |this| Ok(this.n_waiting()), |this, value| {
+        Err(Raised::no_setter(this.obj(), "n_waiting", value))
+    })
+    .property("broken", |this| Ok(this.state.get() == State::Broken), |this, value| {
+        Err(Raised::no_setter(this.obj(), "broken", value))
+    });
     let class = bound(private(builder), "Barrier").build()?;
     add_to_module(module, "Barrier", &class)
 }

@@ -79,9 +79,15 @@ impl Native for Condition {
 }
 
 impl Bound for Condition {
+    const STATE: &'static [&'static str] = &["_lock"];
+
     #[inline]
     fn loop_bound(&self) -> &LoopBound {
         &self.loop_
+    }
+
+    fn waiters(&self) -> Option<&Waiters> {
+        Some(&self.waiters)
     }
 }
 
@@ -215,8 +221,11 @@ impl Ref<Condition> {
         Ok(())
     }
 
-    /// `_lock = value`: the methods stay those of the lock that was.
+    /// `_lock = value`: the methods stay those of the lock that was, if there was one.
     fn set_lock(&self, value: Option<&Obj>) -> PyRes<()> {
+        if self.lock.is_none() {
+            return self.initialize(value);
+        }
         for name in [names::locked(), names::acquire(), names::release()] {
             self.lock_method(name)?;
         }

@@ -46,9 +46,15 @@ impl Native for Event {
 }
 
 impl Bound for Event {
+    const STATE: &'static [&'static str] = &["_value"];
+
     #[inline]
     fn loop_bound(&self) -> &LoopBound {
         &self.loop_
+    }
+
+    fn waiters(&self) -> Option<&Waiters> {
+        Some(&self.waiters)
     }
 }
 

@@ -50,9 +50,15 @@ impl Native for Lock {
 }
 
 impl Bound for Lock {
+    const STATE: &'static [&'static str] = &["_locked"];
+
     #[inline]
     fn loop_bound(&self) -> &LoopBound {
         &self.loop_
+    }
+
+    fn waiters(&self) -> Option<&Waiters> {
+        Some(&self.waiters)
     }
 }
 

@@ -20,6 +20,8 @@ use crate::ffi::{ClassBuilder, Machine, Native, Obj, PyRes, Ref, Resume, Sent, V
 use crate::mixins::LoopBound;
 use crate::{names, stdlib};
 
+use waiters::Waiters;
+
 /// Native names of this module.
 pub const NAMES: &[&str] = &["Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "Semaphore"];
 
@@ -28,8 +30,14 @@ const MODULE: &str = "asyncio.locks";
 
 /// A class whose objects belong to a loop: asyncio's `_LoopBoundMixin`.
 trait Bound: Native {
+    /// The attributes that a copy needs, besides `_waiters`.
+    const STATE: &'static [&'static str];
+
     /// The loop.
     fn loop_bound(&self) -> &LoopBound;
+
+    /// Who waits, if it is for the object itself.
+    fn waiters(&self) -> Option<&Waiters>;
 
     /// Is every method that asyncio calls on `self` the native one?
     fn is_native(this: &Ref<Self>) -> bool {
@@ -45,9 +53,43 @@ fn loop_of<T: Bound>(this: &Ref<T>) -> PyRes {
     this.obj().method(names::private_get_loop(), [])
 }
 
+/// `__getstate__()`: what `copy` and `pickle` take along, as they would from a class of Python's.
+fn state_of<T: Bound>(this: &Ref<T>) -> PyRes {
+    let state = match this.own_attributes() {
+        Some(attributes) => attributes.method(names::copy(), [])?,
+        None => Obj::dict()?,
+    };
+    for name in T::STATE {
+        let name = Obj::str(name)?;
+        state.set_item(&name, &this.obj().getattr(&name)?)?;
+    }
+    if let Some(waiters) = this.waiters() {
+        state.set_item(names::waiters(), &waiters.copy()?)?;
+    }
+    if let Some(loop_) = this.loop_bound().bound() {
+        state.set_item(names::private_loop(), &loop_)?;
+    }
+    Ok(state)
+}
+
+/// `__setstate__(state)`.
+fn restore<T: Bound>(this: &Ref<T>, state: &Obj) -> PyRes<()> {
+    for name in state.items()? {
+        this.obj().setattr(&name, &state.item(&name)?)?;
+    }
+    Ok(())
+}
+
+/// Adds what `copy` and `pickle` call.
+fn copied<T: Bound>(builder: ClassBuilder<T>) -> ClassBuilder<T> {
+    builder
+        .method("__getstate__(self)", "What a copy needs.", |this, _| state_of(this))
+        .method("__setstate__(self, state, /)", "Makes this a copy.", |this, args| restore(this, args.req(0)))
+}
+
 /// Adds `_loop` and `_get_loop`.
 fn bound<T: Bound>(builder: ClassBuilder<T>, owner: &'static str) -> ClassBuilder<T> {
-    builder
+    copied(builder)
         .property("_loop", |this| Ok(this.loop_bound().bound()), |this, value| {
             this.loop_bound().bind(value);
             Ok(())

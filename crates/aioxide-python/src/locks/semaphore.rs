@@ -14,7 +14,7 @@ use crate::{names, stdlib};
 
 use super::number::Number;
 use super::waiters::Waiters;
-use super::{Bound, Guard, MODULE, bound, guarding, loop_of, repr_with};
+use super::{Bound, Guard, MODULE, bound, copied, guarding, loop_of, repr_with};
 
 /// A number of permits.
 struct Semaphore {
@@ -54,9 +54,15 @@ impl Native for Semaphore {
 }
 
 impl Bound for Semaphore {
+    const STATE: &'static [&'static str] = &["_value"];
+
     #[inline]
     fn loop_bound(&self) -> &LoopBound {
         &self.loop_
+    }
+
+    fn waiters(&self) -> Option<&Waiters> {
+        Some(&self.waiters)
     }
 
     #[inline]
@@ -261,6 +267,18 @@ impl Extends<Semaphore> for BoundedSemaphore {
     }
 }
 
+impl Bound for BoundedSemaphore {
+    const STATE: &'static [&'static str] = &["_value", "_bound_value"];
+
+    fn loop_bound(&self) -> &LoopBound {
+        self.semaphore.loop_bound()
+    }
+
+    fn waiters(&self) -> Option<&Waiters> {
+        self.semaphore.waiters()
+    }
+}
+
 /// A semaphore as exactly a bounded one.
 #[inline]
 fn bounded(semaphore: &Ref<Semaphore>) -> Option<&Ref<BoundedSemaphore>> {
@@ -332,7 +350,7 @@ pub(super) fn init(module: &Obj) -> PyRes<()> {
     });
     let class = bound(guarding(builder, "Semaphore"), "Semaphore").build()?;
     add_to_module(module, "Semaphore", &class)?;
-    let class = ClassBuilder::<BoundedSemaphore>::new(
+    let builder = ClassBuilder::<BoundedSemaphore>::new(
         MODULE,
         "BoundedSemaphore",
         "A semaphore that raises `ValueError` when it is released more often than it was acquired.",
@@ -346,7 +364,6 @@ pub(super) fn init(module: &Obj) -> PyRes<()> {
     .property("_bound_value", |this| this.bound.get(), |this, value| {
         this.bound.set(value.unwrap_or(&Obj::none()));
         Ok(())
-    })
-    .build()?;
-    add_to_module(module, "BoundedSemaphore", &class)
+    });
+    add_to_module(module, "BoundedSemaphore", &copied(builder).build()?)
 }

@@ -164,6 +164,14 @@ impl Waiters {
         Ok(found.is_some())
     }
 
+    /// What `_waiters` is in a copy. An empty queue is not shown for that.
+    pub(super) fn copy(&self) -> PyRes {
+        if self.made.get() && self.is_idle() {
+            return stdlib::deque()?.call([]);
+        }
+        self.show()
+    }
+
     /// `_waiters`.
     pub(super) fn show(&self) -> PyRes {
         if let Some(visible) = self.visible.get() {
