@@ -1418,7 +1418,25 @@ unsafe fn base_is_clean(raw: *mut ffi::PyObject, kind: *mut ffi::PyTypeObject) -
     // A managed dict stands before the object, three words back, and its offset is given as -1.
     let dict_offset = if dict_offset < 0 { -3 * size_of::<usize>().cast_signed() } else { dict_offset };
     // SAFETY: where the object keeps its dict.
-    unsafe { word_at(raw, dict_offset).is_null() }
+    unsafe { word_at(raw, dict_offset).is_null() && has_no_inline_values(raw, kind) }
+}
+
+/// Are there no attributes in the room behind the object? Future classes have such a room from 3.14 on.
+///
+/// # Safety
+/// `raw` must be an object of class `kind`.
+#[inline]
+unsafe fn has_no_inline_values(raw: *mut ffi::PyObject, kind: *mut ffi::PyTypeObject) -> bool {
+    /// `Py_TPFLAGS_INLINE_VALUES`.
+    const INLINE_VALUES: std::ffi::c_ulong = 1 << 2;
+    // SAFETY: a live type.
+    if !cfg!(Py_3_14) || unsafe { (*kind).tp_flags } & INLINE_VALUES == 0 {
+        return true;
+    }
+    // SAFETY: a live type.
+    let size = unsafe { (*kind).tp_basicsize };
+    // SAFETY: the room starts with four bytes: its capacity, how much of it is used, and two flags.
+    unsafe { *raw.cast::<u8>().offset(size + 1) == 0 }
 }
 
 /// `tp_dealloc`.
@@ -1447,8 +1465,12 @@ unsafe extern "C" fn dealloc_slot<T: Native>(raw: *mut ffi::PyObject) {
         if !word_at(raw, (*kind).tp_weaklistoffset).is_null() {
             ffi::PyObject_ClearWeakRefs(raw);
         }
-        if T::LAYOUT == Layout::Plain || !base_is_clean(raw, kind) {
+        if T::LAYOUT == Layout::Plain {
             clear_head::<T>(raw);
+        } else if !base_is_clean(raw, kind) {
+            clear_head::<T>(raw);
+            // Clearing leaves traces in the room for attributes: another object shall not start with them.
+            reusable = false;
         }
     }
     // SAFETY: the payload is dropped once; nobody can reach the object any more.
