@@ -632,11 +632,13 @@ def normalise(text):
     """Takes out addresses, the counter in default names, and what names the library's own source.
 
     `<asyncio.locks.Lock object at ...>` names the module that really defines the class; an object that the library
-    makes for the user is "created at" a line of asyncio there and at the user's line here.
+    makes for the user is "created at" a line of asyncio there and at the user's line here; a callback of the library
+    has a line of source there only.
     """
     text = re.sub(r"0x[0-9a-fA-F]+", "0x...", text)
     text = re.sub(r"Task-\d+", "Task-N", text)
     text = re.sub(r" created at (\S+):\d+", " created at <file>", text)
+    text = re.sub(r"\(\) at \S+/asyncio/\w+\.py:\d+", "()", text)
     return re.sub(r"<(?:_?asyncio|_?aioxide)(?:\.\w+)*\.(?=[A-Z])", "<", text)
 
 

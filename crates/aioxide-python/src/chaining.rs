@@ -6,13 +6,18 @@
 //! over, once per outcome. A chain that has done so forgets both ends, so that a `concurrent.futures.Future`, which keeps
 //! its callbacks for ever, makes no cycle with it.
 
-use crate::events::{EventLoop, Handle, LoopRef, get_event_loop, leaves_the_loop, report_callback_error, running_loop};
+use crate::events::{
+    EventLoop, Handle, LoopRef, get_event_loop, leaves_the_loop, report_callback_error,
+    running_loop,
+};
 use crate::ffi::{
-    Builtin, Class, ClassBuilder, GilSlot, Kind, Native, Obj, PyRes, Raised, Ref, Slot, Visit, add_to_module,
-    copy_current_context, function,
+    Builtin, Class, ClassBuilder, GilSlot, Kind, Native, Obj, PyRes, Raised, Ref, Slot, Visit,
+    add_to_module, copy_current_context, function,
 };
 use crate::futures::{Future, Observer, is_future, loop_of, observe_any};
-use crate::waiter::{create_future, exception_of, is_cancelled, is_done, result_of, set_exception, set_result};
+use crate::waiter::{
+    create_future, exception_of, is_cancelled, is_done, result_of, set_exception, set_result,
+};
 use crate::{names, stdlib};
 
 /// Native names, of the asyncio module `futures`.
@@ -65,11 +70,16 @@ impl Native for Chain {
 }
 
 /// What a destination does when it is done.
-static CALL_CHECK_CANCEL: Observer =
-    Observer { body: call_check_cancel, qualname: "_chain_future.<locals>._call_check_cancel" };
+static CALL_CHECK_CANCEL: Observer = Observer {
+    body: call_check_cancel,
+    qualname: "_chain_future.<locals>._call_check_cancel",
+};
 
 /// What a source does when it is done.
-static CALL_SET_STATE: Observer = Observer { body: call_set_state, qualname: "_chain_future.<locals>._call_set_state" };
+static CALL_SET_STATE: Observer = Observer {
+    body: call_set_state,
+    qualname: "_chain_future.<locals>._call_set_state",
+};
 
 /// `_set_state(future, other)`, for loops that have to be asked through their methods.
 static SET_STATE: GilSlot = GilSlot::new();
@@ -90,7 +100,9 @@ fn is_closed(loop_: &Obj) -> PyRes<bool> {
 
 /// The destination is done: if somebody cancelled it, the source is no longer wanted.
 fn call_check_cancel(owner: &Obj, destination: &Obj) -> PyRes<()> {
-    let Some(source) = CHAIN.cast(owner).and_then(|chain| chain.source.get()) else { return Ok(()) };
+    let Some(source) = CHAIN.cast(owner).and_then(|chain| chain.source.get()) else {
+        return Ok(());
+    };
     if !is_cancelled(destination)? {
         return Ok(());
     }
@@ -98,7 +110,9 @@ fn call_check_cancel(owner: &Obj, destination: &Obj) -> PyRes<()> {
     match source_loop {
         Some(loop_) if !runs_here(&loop_)? => {
             let cancel = source.getattr(names::cancel())?;
-            loop_.method(names::call_soon_threadsafe(), [&cancel]).map(drop)
+            loop_
+                .method(names::call_soon_threadsafe(), [&cancel])
+                .map(drop)
         }
         _ => source.method(names::cancel(), []).map(drop),
     }
@@ -106,8 +120,12 @@ fn call_check_cancel(owner: &Obj, destination: &Obj) -> PyRes<()> {
 
 /// The source is done: its outcome goes to the destination, in the thread where that belongs.
 fn call_set_state(owner: &Obj, source: &Obj) -> PyRes<()> {
-    let Some(chain) = CHAIN.cast(owner) else { return Ok(()) };
-    let Some(destination) = chain.destination.get() else { return Ok(()) };
+    let Some(chain) = CHAIN.cast(owner) else {
+        return Ok(());
+    };
+    let Some(destination) = chain.destination.get() else {
+        return Ok(());
+    };
     let Some(loop_) = chain.destination_loop.get() else {
         chain.clear();
         return set_state(&destination, source);
@@ -125,15 +143,26 @@ fn call_set_state(owner: &Obj, source: &Obj) -> PyRes<()> {
         return direct.push_threadsafe(set_state_job, owner.clone());
     }
     chain.clear();
-    loop_.method(names::call_soon_threadsafe(), [&SET_STATE.get()?, &destination, source]).map(drop)
+    loop_
+        .method(
+            names::call_soon_threadsafe(),
+            [&SET_STATE.get()?, &destination, source],
+        )
+        .map(drop)
 }
 
 /// The job that gives the destination its outcome.
 fn set_state_job(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
-    let Some(chain) = CHAIN.cast(&object) else { return Ok(()) };
-    let (Some(source), Some(destination)) = (chain.source.get(), chain.destination.get()) else { return Ok(()) };
+    let Some(chain) = CHAIN.cast(&object) else {
+        return Ok(());
+    };
+    let (Some(source), Some(destination)) = (chain.source.get(), chain.destination.get()) else {
+        return Ok(());
+    };
     chain.clear();
-    let Err(raised) = set_state(&destination, &source) else { return Ok(()) };
+    let Err(raised) = set_state(&destination, &source) else {
+        return Ok(());
+    };
     report(loop_, raised, &[destination, source])
 }
 
@@ -145,14 +174,30 @@ fn report(loop_: &Ref<EventLoop>, raised: Raised, args: &[Obj]) -> PyRes<()> {
     }
     let exception = raised.take();
     let callable = SET_STATE.get()?;
-    let handle = Ref::new(Handle::payload(&callable, args, copy_current_context()?, loop_.obj())?)?;
+    let handle = Ref::new(Handle::payload(
+        &callable,
+        args,
+        copy_current_context()?,
+        loop_.obj(),
+    )?)?;
     let args = Obj::tuple(args.iter().cloned())?;
-    report_callback_error(Raised::restore(exception), loop_.obj(), &callable, &args, handle.obj(), None)
+    report_callback_error(
+        Raised::restore(exception),
+        loop_.obj(),
+        &callable,
+        &args,
+        handle.obj(),
+        None,
+    )
 }
 
 /// Gives `future` the outcome of `other`, which is done.
 fn set_state(future: &Obj, other: &Obj) -> PyRes<()> {
-    if is_future(future)? { copy_future_state(other, future) } else { set_concurrent_future_state(future, other) }
+    if is_future(future)? {
+        copy_future_state(other, future)
+    } else {
+        set_concurrent_future_state(future, other)
+    }
 }
 
 /// How a future ended.
@@ -169,13 +214,17 @@ enum Outcome {
 fn outcome_of(future: &Obj) -> PyRes<Outcome> {
     // Perf: to_thread. Of the plain class this can be read without its lock, since nothing changes any more.
     if future.is_exactly(stdlib::concurrent_future()?)
-        && future.getattr(names::private_state())?.equals(names::finished())?
+        && future
+            .getattr(names::private_state())?
+            .equals(names::finished())?
     {
         let exception = future.getattr(names::private_exception())?;
         if !exception.is_none() {
             return Ok(Outcome::Failed(exception));
         }
-        return future.getattr(names::private_result()).map(Outcome::Finished);
+        return future
+            .getattr(names::private_result())
+            .map(Outcome::Finished);
     }
     if !is_done(future)? {
         return Err(Builtin::Assertion.raise_bare());
@@ -213,15 +262,18 @@ fn set_concurrent_future_state(concurrent: &Obj, source: &Obj) -> PyRes<()> {
     if matches!(outcome, Outcome::Cancelled) {
         concurrent.method(names::cancel(), [])?;
     }
-    if !concurrent.method(names::set_running_or_notify_cancel(), [])?.truth()? {
+    if !concurrent
+        .method(names::set_running_or_notify_cancel(), [])?
+        .truth()?
+    {
         return Ok(());
     }
     match outcome {
         // A cancelled source whose follower is running already: this raises, as `source.exception()` does.
         Outcome::Cancelled => source.method(names::exception(), []).map(drop),
-        Outcome::Failed(exception) => {
-            concurrent.method(names::set_exception(), [&convert_exception(exception)?]).map(drop)
-        }
+        Outcome::Failed(exception) => concurrent
+            .method(names::set_exception(), [&convert_exception(exception)?])
+            .map(drop),
         Outcome::Finished(result) => concurrent.method(names::set_result(), [&result]).map(drop),
     }
 }
@@ -262,13 +314,19 @@ fn loop_of_either(future: &Obj, role: &str) -> PyRes<Option<Obj>> {
     if is_concurrent(future)? {
         return Ok(None);
     }
-    Err(Raised::type_error(&format!("A future is required for {role} argument")))
+    Err(Raised::type_error(&format!(
+        "A future is required for {role} argument"
+    )))
 }
 
 /// Is it a `concurrent.futures.Future`?
 fn is_concurrent(object: &Obj) -> PyRes<bool> {
     let class = stdlib::concurrent_future()?;
-    if object.is_exactly(class) { Ok(true) } else { object.isinstance(class) }
+    if object.is_exactly(class) {
+        Ok(true)
+    } else {
+        object.isinstance(class)
+    }
 }
 
 /// `wrap_future(future, *, loop=None)`.
@@ -277,9 +335,10 @@ pub fn wrap_future(future: &Obj, loop_: Option<&Obj>) -> PyRes {
         return Ok(future.clone());
     }
     if !is_concurrent(future)? {
-        return Err(
-            Builtin::Assertion.raise(&format!("concurrent.futures.Future is expected, got {}", future.repr()?))
-        );
+        return Err(Builtin::Assertion.raise(&format!(
+            "concurrent.futures.Future is expected, got {}",
+            future.repr()?
+        )));
     }
     let loop_ = match loop_ {
         Some(loop_) => loop_.clone(),
@@ -292,7 +351,13 @@ pub fn wrap_future(future: &Obj, loop_: Option<&Obj>) -> PyRes {
 
 /// Makes the class and the functions.
 pub fn init(module: &Obj) -> PyRes<()> {
-    ClassBuilder::<Chain>::new("aioxide", "chain", "Two futures of which one follows the other.").sealed().build()?;
+    ClassBuilder::<Chain>::new(
+        "aioxide",
+        "chain",
+        "Two futures of which one follows the other.",
+    )
+    .sealed()
+    .build()?;
     let (_, set_state_function) = function(
         Kind::Function,
         "asyncio.futures",

@@ -6,8 +6,9 @@
 use std::cell::{Cell, RefCell};
 
 use crate::ffi::{
-    Builtin, Class, ClassBuilder, Machine, MachineBox, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Slot, Visit, Warning,
-    awaitable_iterator, function_code, send, stop_iteration, throw, warn,
+    Builtin, Class, ClassBuilder, Machine, MachineBox, Native, Obj, PyRes, Raised, Ref, Resume,
+    Sent, Slot, Visit, Warning, awaitable_iterator, function_code, function_frame, send,
+    stop_iteration, throw, warn,
 };
 use crate::{names, stdlib};
 
@@ -67,7 +68,11 @@ impl Native for Coroutine {
     }
 
     fn clear(&self) {
-        let machine = self.machine.try_borrow_mut().ok().and_then(|mut machine| machine.take());
+        let machine = self
+            .machine
+            .try_borrow_mut()
+            .ok()
+            .and_then(|mut machine| machine.take());
         self.state.set(State::Closed);
         drop(machine);
     }
@@ -128,7 +133,9 @@ impl Ref<Coroutine> {
         self.state.set(State::Running);
         let outcome = match self.machine.borrow_mut().as_mut() {
             Some(machine) => machine.resume(input),
-            None => Err(Raised::runtime_error("cannot reuse already awaited coroutine")),
+            None => Err(Raised::runtime_error(
+                "cannot reuse already awaited coroutine",
+            )),
         };
         if let Ok(Sent::Yield(_)) = outcome {
             self.state.set(State::Suspended);
@@ -154,10 +161,14 @@ impl Ref<Coroutine> {
             }
             State::Closed => Ok(()),
             State::Running => Err(Raised::value_error("coroutine already executing")),
-            State::Suspended => match self.drive(Resume::Throw(Builtin::GeneratorExit.class().call([])?)) {
+            State::Suspended => match self
+                .drive(Resume::Throw(Builtin::GeneratorExit.class().call([])?))
+            {
                 Ok(Sent::Yield(_)) => Err(Raised::runtime_error("coroutine ignored GeneratorExit")),
                 Ok(Sent::Return(_)) => Ok(()),
-                Err(raised) if raised.is(Builtin::GeneratorExit) || raised.is(Builtin::StopIteration) => {
+                Err(raised)
+                    if raised.is(Builtin::GeneratorExit) || raised.is(Builtin::StopIteration) =>
+                {
                     raised.discard();
                     Ok(())
                 }
@@ -208,7 +219,12 @@ impl ThrowWords {
 }
 
 /// The exception instance that `throw(type[, value[, traceback]])` means.
-pub fn thrown_instance(kind: &Obj, value: Option<&Obj>, traceback: Option<&Obj>, words: &ThrowWords) -> PyRes {
+pub fn thrown_instance(
+    kind: &Obj,
+    value: Option<&Obj>,
+    traceback: Option<&Obj>,
+    words: &ThrowWords,
+) -> PyRes {
     if cfg!(Py_3_12) && value.is_some() {
         warn(
             Warning::Deprecation,
@@ -216,7 +232,10 @@ pub fn thrown_instance(kind: &Obj, value: Option<&Obj>, traceback: Option<&Obj>,
             1,
         )?;
     }
-    let (value, traceback) = (value.filter(|value| !value.is_none()), traceback.filter(|given| !given.is_none()));
+    let (value, traceback) = (
+        value.filter(|value| !value.is_none()),
+        traceback.filter(|given| !given.is_none()),
+    );
     if let Some(traceback) = traceback
         && !traceback.isinstance(stdlib::traceback_type()?)?
     {
@@ -224,7 +243,9 @@ pub fn thrown_instance(kind: &Obj, value: Option<&Obj>, traceback: Option<&Obj>,
     }
     let exception = if kind.is_exception() {
         if value.is_some() {
-            return Err(Raised::type_error("instance exception may not have a separate value"));
+            return Err(Raised::type_error(
+                "instance exception may not have a separate value",
+            ));
         }
         kind.clone()
     } else if kind.is_exception_class() {
@@ -234,7 +255,9 @@ pub fn thrown_instance(kind: &Obj, value: Option<&Obj>, traceback: Option<&Obj>,
             None => kind.call([])?,
         }
     } else {
-        return Err(Raised::type_error(&words.not_an_exception.replace("{}", &kind.class_name())));
+        return Err(Raised::type_error(
+            &words.not_an_exception.replace("{}", &kind.class_name()),
+        ));
     };
     if traceback.is_some() {
         exception.set_traceback(traceback)?;
@@ -273,43 +296,81 @@ impl Delegate {
 
 /// Makes the class and enters it in `collections.abc.Coroutine`, so that `asyncio.iscoroutine` accepts it.
 pub fn init() -> PyRes<()> {
-    let class = ClassBuilder::<Coroutine>::new("aioxide", "coroutine", "A coroutine of aioxide's own.")
-        .sealed()
-        .repr(|this| Ok(format!("<coroutine object {} at {:#x}>", this.qualname, this.obj().address())))
-        .awaited(|this| match this.state.get() {
-            State::Suspended | State::Running => Err(Raised::runtime_error("coroutine is being awaited already")),
-            State::Created | State::Closed => Ok(this.obj().clone()),
-        })
-        // What `__await__` gives is iterated by hand too; CPython's own `asend` objects are their own iterators as well.
-        .iter(|this| Ok(this.obj().clone()))
-        .driven(|this, value| {
-            if this.state.get() == State::Created && !value.is_none() {
-                return Err(Raised::type_error("can't send non-None value to a just-started coroutine"));
-            }
-            this.drive(Resume::Send)
-        })
-        .method("send(self, arg, /)", "Resumes the coroutine.", |this, args| {
-            if this.state.get() == State::Created && !args.req(0).is_none() {
-                return Err(Raised::type_error("can't send non-None value to a just-started coroutine"));
-            }
-            answer(this.drive(Resume::Send)?)
-        })
-        .method("throw(self, type, value=None, traceback=None, /)", "Raises an exception where it waits.", |this, args| {
-            let exception = thrown_instance(args.req(0), args.get(1), args.get(2), &ThrowWords::COROUTINE)?;
-            answer(this.drive(Resume::Throw(exception))?)
-        })
-        .method("close(self)", "Ends the coroutine.", |this, _| this.shut())
-        .getter("__name__", |this| Obj::str(this.plain_name()))
-        .getter("__qualname__", |this| Obj::str(this.qualname))
-        .getter("cr_running", |this| Ok(this.state.get() == State::Running))
-        .getter("cr_suspended", |this| Ok(this.state.get() == State::Suspended))
-        .getter("cr_frame", |_| Ok(Obj::none()))
-        .getter("cr_origin", |this| Ok(this.origin.get_or_none()))
-        .getter("cr_code", |this| function_code(this.qualname))
-        .getter("cr_await", |this| {
-            Ok(this.machine.try_borrow().ok().and_then(|machine| machine.as_ref().and_then(MachineBox::awaits)))
-        })
-        .build()?;
-    stdlib::coroutine_abc()?.getattr_str("register")?.call([&class])?;
+    let class =
+        ClassBuilder::<Coroutine>::new("aioxide", "coroutine", "A coroutine of aioxide's own.")
+            .sealed()
+            .repr(|this| {
+                Ok(format!(
+                    "<coroutine object {} at {:#x}>",
+                    this.qualname,
+                    this.obj().address()
+                ))
+            })
+            .awaited(|this| match this.state.get() {
+                State::Suspended | State::Running => {
+                    Err(Raised::runtime_error("coroutine is being awaited already"))
+                }
+                State::Created | State::Closed => Ok(this.obj().clone()),
+            })
+            // What `__await__` gives is iterated by hand too; CPython's own `asend` objects are their own iterators as well.
+            .iter(|this| Ok(this.obj().clone()))
+            .driven(|this, value| {
+                if this.state.get() == State::Created && !value.is_none() {
+                    return Err(Raised::type_error(
+                        "can't send non-None value to a just-started coroutine",
+                    ));
+                }
+                this.drive(Resume::Send)
+            })
+            .method(
+                "send(self, arg, /)",
+                "Resumes the coroutine.",
+                |this, args| {
+                    if this.state.get() == State::Created && !args.req(0).is_none() {
+                        return Err(Raised::type_error(
+                            "can't send non-None value to a just-started coroutine",
+                        ));
+                    }
+                    answer(this.drive(Resume::Send)?)
+                },
+            )
+            .method(
+                "throw(self, type, value=None, traceback=None, /)",
+                "Raises an exception where it waits.",
+                |this, args| {
+                    let exception = thrown_instance(
+                        args.req(0),
+                        args.get(1),
+                        args.get(2),
+                        &ThrowWords::COROUTINE,
+                    )?;
+                    answer(this.drive(Resume::Throw(exception))?)
+                },
+            )
+            .method("close(self)", "Ends the coroutine.", |this, _| this.shut())
+            .getter("__name__", |this| Obj::str(this.plain_name()))
+            .getter("__qualname__", |this| Obj::str(this.qualname))
+            .getter("cr_running", |this| Ok(this.state.get() == State::Running))
+            .getter("cr_suspended", |this| {
+                Ok(this.state.get() == State::Suspended)
+            })
+            // It tells `inspect` that the coroutine is not closed, and reprs and stacks of tasks what is running.
+            .getter("cr_frame", |this| match this.state.get() {
+                State::Closed => Ok(Obj::none()),
+                _ => function_frame(this.qualname),
+            })
+            .getter("cr_origin", |this| Ok(this.origin.get_or_none()))
+            .getter("cr_code", |this| function_code(this.qualname))
+            .getter("cr_await", |this| {
+                Ok(this
+                    .machine
+                    .try_borrow()
+                    .ok()
+                    .and_then(|machine| machine.as_ref().and_then(MachineBox::awaits)))
+            })
+            .build()?;
+    stdlib::coroutine_abc()?
+        .getattr_str("register")?
+        .call([&class])?;
     Ok(())
 }

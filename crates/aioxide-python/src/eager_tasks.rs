@@ -2,7 +2,8 @@
 
 use crate::events::LoopRef;
 use crate::ffi::{
-    Args, Class, ClassBuilder, GilSlot, Kind, Native, Obj, PyRes, Raised, Ref, Slot, Visit, add_to_module, function,
+    Args, Class, ClassBuilder, GilSlot, Kind, Native, Obj, PyRes, Raised, Ref, Slot, Visit,
+    add_to_module, function,
 };
 use crate::tasks::{Task, TaskOptions};
 use crate::{names, stdlib};
@@ -25,7 +26,9 @@ impl Native for Factory {
     }
 
     fn empty() -> Self {
-        Self { constructor: Slot::empty() }
+        Self {
+            constructor: Slot::empty(),
+        }
     }
 
     fn traverse(&self, visit: &mut Visit<'_>) {
@@ -55,7 +58,10 @@ fn construct(constructor: &Obj, args: &Args<'_>) -> PyRes {
             pairs.push((name, value));
         }
     }
-    let mut all = vec![(names::loop_(), args.req(0)), (names::eager_start(), args.get(2).unwrap_or(&yes))];
+    let mut all = vec![
+        (names::loop_(), args.req(0)),
+        (names::eager_start(), args.get(2).unwrap_or(&yes)),
+    ];
     all.extend(pairs.iter().map(|(name, value)| (name, value)));
     constructor.call_kw(&[args.req(1)], &all)
 }
@@ -66,7 +72,10 @@ fn eager_task(args: &Args<'_>) -> PyRes {
     if args.keywords().is_none()
         && let Some(direct) = LoopRef::new(args.req(0)).direct()
     {
-        let options = TaskOptions { eager_start: args.truth(2, true)?, ..TaskOptions::default() };
+        let options = TaskOptions {
+            eager_start: args.truth(2, true)?,
+            ..TaskOptions::default()
+        };
         return Ref::<Task>::spawn(direct, args.req(1), &options).map(Ref::into_obj);
     }
     construct(&Task::class().object(), args)
@@ -74,42 +83,59 @@ fn eager_task(args: &Args<'_>) -> PyRes {
 
 /// Makes the class and the functions.
 pub fn init(module: &Obj) -> PyRes<()> {
-    ClassBuilder::<Factory>::new("asyncio.tasks", "factory", "A task factory whose tasks start at once.")
-        .sealed()
-        .repr(|this| {
-            Ok(format!("<function create_eager_task_factory.<locals>.factory at {:#x}>", this.obj().address()))
-        })
-        .method(
-            "__call__(self, loop, coro, *, eager_start=True, **kwargs)",
-            "Makes a task.",
-            |this, args| match this.constructor.get() {
-                Some(constructor) => construct(&constructor, args),
-                None => Err(Raised::runtime_error("the task factory was torn down")),
-            },
-        )
-        .method("__get__(self, instance, owner=None)", "Binds, as functions do.", |this, args| match args.some(0) {
+    ClassBuilder::<Factory>::new(
+        "asyncio.tasks",
+        "factory",
+        "A task factory whose tasks start at once.",
+    )
+    .sealed()
+    .repr(|this| {
+        Ok(format!(
+            "<function create_eager_task_factory.<locals>.factory at {:#x}>",
+            this.obj().address()
+        ))
+    })
+    .method(
+        "__call__(self, loop, coro, *, eager_start=True, **kwargs)",
+        "Makes a task.",
+        |this, args| match this.constructor.get() {
+            Some(constructor) => construct(&constructor, args),
+            None => Err(Raised::runtime_error("the task factory was torn down")),
+        },
+    )
+    .method(
+        "__get__(self, instance, owner=None)",
+        "Binds, as functions do.",
+        |this, args| match args.some(0) {
             Some(instance) => stdlib::method_type()?.call([this.obj(), instance]),
             None => Ok(this.obj().clone()),
-        })
-        .getter("__name__", |_| Obj::str("factory"))
-        .getter("__qualname__", |_| Obj::str("create_eager_task_factory.<locals>.factory"))
-        .getter("__code__", |_| of_signature("__code__"))
-        .getter("__defaults__", |_| of_signature("__defaults__"))
-        .getter("__kwdefaults__", |_| of_signature("__kwdefaults__"))
-        .getter("__annotations__", |_| of_signature("__annotations__"))
-        .build()?;
+        },
+    )
+    .getter("__name__", |_| Obj::str("factory"))
+    .getter("__qualname__", |_| {
+        Obj::str("create_eager_task_factory.<locals>.factory")
+    })
+    .getter("__code__", |_| of_signature("__code__"))
+    .getter("__defaults__", |_| of_signature("__defaults__"))
+    .getter("__kwdefaults__", |_| of_signature("__kwdefaults__"))
+    .getter("__annotations__", |_| of_signature("__annotations__"))
+    .build()?;
     let (_, create) = function(
         Kind::Function,
         "asyncio.tasks",
         "create_eager_task_factory(custom_task_constructor)",
         "A task factory whose tasks, made by `custom_task_constructor`, start at once.",
-        |args| Ref::new(Factory { constructor: Slot::new(args.req(0).clone()) }),
+        |args| {
+            Ref::new(Factory {
+                constructor: Slot::new(args.req(0).clone()),
+            })
+        },
     )?;
     add_to_module(module, "create_eager_task_factory", &create)?;
     let (_, eager) = function(
         Kind::Function,
         "asyncio.tasks",
-        "eager_task_factory(loop, coro, *, eager_start=True, **kwargs)",
+        "create_eager_task_factory.<locals>.factory(loop, coro, *, eager_start=True, **kwargs)",
         "A task factory whose tasks start at once: what does not wait needs no turn of the loop.",
         eager_task,
     )?;

@@ -8,22 +8,25 @@
 //! instance, or by an assignment to the class. Otherwise everything goes through the Python-visible methods.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::collections::VecDeque;
 
 use aioxide_engine::{Job as EngineJob, Scheduler, TimerId};
 
 use crate::ffi::{
-    Args, Builtin, Class, ClassBuilder, Compare, Extends, Native, Obj, PyRes, Raised, Ref, Slot, Visit, ident, in_context,
-    task_state, without_gil,
+    Args, Builtin, Class, ClassBuilder, Compare, Extends, Native, Obj, PyRes, Raised, Ref, Slot,
+    Visit, ident, in_context, task_state, without_gil,
 };
 use crate::{names, stdlib};
 
 /// Native names of this module.
-pub const NAMES: &[&str] =
-    if cfg!(Py_3_14) { &["Handle", "TimerHandle", "_ThreadSafeHandle"] } else { &["Handle", "TimerHandle"] };
+pub const NAMES: &[&str] = if cfg!(Py_3_14) {
+    &["Handle", "TimerHandle", "_ThreadSafeHandle"]
+} else {
+    &["Handle", "TimerHandle"]
+};
 
 /// What runs a job. An error is an exception that must leave `run_forever`.
 pub type JobBody = fn(&Ref<EventLoop>, Obj) -> PyRes<()>;
@@ -160,7 +163,11 @@ impl Native for EventLoop {
     }
 
     fn clear(&self) {
-        let scheduler = self.scheduler.try_borrow().ok().and_then(|scheduler| scheduler.clone());
+        let scheduler = self
+            .scheduler
+            .try_borrow()
+            .ok()
+            .and_then(|scheduler| scheduler.clone());
         if let Some(scheduler) = scheduler {
             drop(scheduler.clear());
         }
@@ -171,7 +178,11 @@ impl Native for EventLoop {
         self.default_executor.clear();
         self.asyncgens.clear();
         self.signal_handlers.clear();
-        let watched = self.descriptors.try_borrow_mut().map(|mut map| std::mem::take(&mut *map)).ok();
+        let watched = self
+            .descriptors
+            .try_borrow_mut()
+            .map(|mut map| std::mem::take(&mut *map))
+            .ok();
         drop(watched);
     }
 
@@ -235,7 +246,9 @@ impl Ref<EventLoop> {
     fn class_schedules_natively(&self) -> bool {
         let (class, native) = (self.obj().class(), LOOP.object());
         SCHEDULING.iter().all(|name| {
-            let found = class.getattr_str(name).and_then(|method| Ok(method.is(&native.getattr_str(name)?)));
+            let found = class
+                .getattr_str(name)
+                .and_then(|method| Ok(method.is(&native.getattr_str(name)?)));
             found.unwrap_or_else(|raised| {
                 raised.discard();
                 false
@@ -307,7 +320,11 @@ impl Ref<EventLoop> {
     #[cfg(not(Py_3_14))]
     #[inline]
     pub fn unpublished_task(&self) -> Option<Obj> {
-        if self.published.get() { None } else { self.current_task.get() }
+        if self.published.get() {
+            None
+        } else {
+            self.current_task.get()
+        }
     }
 
     /// Makes `task` the current task and gives the previous one (up to 3.13; later versions have a slot of their own).
@@ -318,11 +335,6 @@ impl Ref<EventLoop> {
             self.publish_current_task()?;
         }
         Ok(previous)
-    }
-
-    /// Does CPython's dict of current tasks know the one of this loop, so that others may have changed it there?
-    pub fn is_current_task_published(&self) -> bool {
-        self.published.get()
     }
 
     /// Writes the current task to CPython's dict. Called when somebody is about to look: every look-up hashes the loop.
@@ -398,14 +410,19 @@ impl LoopRef {
         let mut all = vec![callback];
         all.extend(args);
         match context {
-            Some(context) => self.obj().method_kw(names::call_soon(), &all, &[(names::context(), context)]),
+            Some(context) => {
+                self.obj()
+                    .method_kw(names::call_soon(), &all, &[(names::context(), context)])
+            }
             None => self.obj().method_kw(names::call_soon(), &all, &[]),
         }
     }
 
     /// `loop.call_exception_handler(context)`.
     pub fn call_exception_handler(&self, context: &Obj) -> PyRes<()> {
-        self.obj().method(names::call_exception_handler(), [context]).map(drop)
+        self.obj()
+            .method(names::call_exception_handler(), [context])
+            .map(drop)
     }
 }
 
@@ -500,26 +517,37 @@ impl Handle {
     /// A handle's payload.
     #[inline]
     pub fn payload(callback: &Obj, args: &[Obj], context: Obj, loop_: &Obj) -> PyRes<Self> {
-        let handle = Self::empty();
-        handle.fill(callback, args, context, loop_)?;
-        Ok(handle)
+        let keep = |index: usize| args.get(index).cloned().map_or_else(Slot::empty, Slot::new);
+        let (few, many) = if args.len() <= FEW {
+            ([keep(0), keep(1), keep(2)], Slot::empty())
+        } else {
+            let all = Obj::tuple(args.iter().cloned())?;
+            ([const { Slot::empty() }; FEW], Slot::new(all))
+        };
+        Ok(Self {
+            callback: Slot::new(callback.clone()),
+            few,
+            many,
+            count: Cell::new(
+                u8::try_from(args.len())
+                    .ok()
+                    .filter(|&count| usize::from(count) <= FEW)
+                    .unwrap_or(0),
+            ),
+            cancelled: Cell::new(false),
+            context: Slot::new(context),
+            loop_: Slot::new(loop_.clone()),
+            source_traceback: Slot::empty(),
+            saved_repr: Slot::empty(),
+        })
     }
 
-    /// Fills an empty handle.
-    #[inline]
-    fn fill(&self, callback: &Obj, args: &[Obj], context: Obj, loop_: &Obj) -> PyRes<()> {
+    /// Fills an empty handle; the tuple of arguments is kept as it is.
+    fn fill(&self, callback: &Obj, args: &Obj, context: Obj, loop_: &Obj) {
         self.callback.set(callback.clone());
-        if args.len() <= FEW {
-            for (slot, arg) in self.few.iter().zip(args) {
-                slot.set(arg.clone());
-            }
-            self.count.set(u8::try_from(args.len()).unwrap_or(0));
-        } else {
-            self.many.set(Obj::tuple(args.iter().cloned())?);
-        }
+        self.many.set(args.clone());
         self.context.set(context);
         self.loop_.set(loop_.clone());
-        Ok(())
     }
 
     /// Gives up callback and arguments.
@@ -544,9 +572,12 @@ impl Handle {
         }
         match self.many.get() {
             Some(all) => Ok(Some(all)),
-            None => {
-                Obj::tuple(self.few[..usize::from(self.count.get())].iter().filter_map(Slot::get)).map(Some)
-            }
+            None => Obj::tuple(
+                self.few[..usize::from(self.count.get())]
+                    .iter()
+                    .filter_map(Slot::get),
+            )
+            .map(Some),
         }
     }
 
@@ -571,7 +602,8 @@ impl Handle {
 
     /// Keeps the stack of the caller, for debug mode.
     pub fn record_source(&self) -> PyRes<()> {
-        self.source_traceback.set(stdlib::extract_stack()?.call([])?);
+        self.source_traceback
+            .set(stdlib::extract_stack()?.call([])?);
         Ok(())
     }
 }
@@ -597,13 +629,18 @@ pub fn report_callback_error(
     let exception = raised.take();
     let source = format_callback_source(loop_, callback, args)?;
     let context = Obj::dict()?;
-    context.set_item(names::message(), &Obj::str(&format!("Exception in callback {source}"))?)?;
+    context.set_item(
+        names::message(),
+        &Obj::str(&format!("Exception in callback {source}"))?,
+    )?;
     context.set_item(names::exception(), &exception)?;
     context.set_item(names::handle(), handle)?;
     if let Some(traceback) = source_traceback {
         context.set_item(names::source_traceback(), traceback)?;
     }
-    loop_.method(names::call_exception_handler(), [&context]).map(drop)
+    loop_
+        .method(names::call_exception_handler(), [&context])
+        .map(drop)
 }
 
 /// `format_helpers._format_callback_source`, with arguments shown as the running version does.
@@ -611,7 +648,9 @@ fn format_callback_source(loop_: &Obj, callback: &Obj, args: &Obj) -> PyRes<Stri
     let format = stdlib::format_callback_source()?;
     if cfg!(Py_3_13) {
         let debug = loop_.method(names::get_debug(), [])?;
-        format.call_kw(&[callback, args], &[(names::debug(), &debug)])?.text()
+        format
+            .call_kw(&[callback, args], &[(names::debug(), &debug)])?
+            .text()
     } else {
         format.call([callback, args])?.text()
     }
@@ -623,13 +662,22 @@ impl Ref<Handle> {
         if self.cancelled.get() {
             return Ok(());
         }
-        let Err(raised) = self.call() else { return Ok(()) };
+        let Err(raised) = self.call() else {
+            return Ok(());
+        };
         let (Some(loop_), Some(callback)) = (self.loop_.get(), self.callback.get()) else {
             // Cancelled by its own callback, which then raised: the callback is gone, the error is not.
             return self.report_cancelled(raised);
         };
         let args = self.args()?.map_or_else(|| Obj::tuple([]), Ok)?;
-        report_callback_error(raised, &loop_, &callback, &args, self.obj(), self.source_traceback.get().as_ref())
+        report_callback_error(
+            raised,
+            &loop_,
+            &callback,
+            &args,
+            self.obj(),
+            self.source_traceback.get().as_ref(),
+        )
     }
 
     /// Reports the error of a callback that cancelled its own handle.
@@ -638,14 +686,21 @@ impl Ref<Handle> {
         if leaves_the_loop(&raised) {
             return Err(raised);
         }
-        let Some(loop_) = self.loop_.get() else { return Err(raised) };
+        let Some(loop_) = self.loop_.get() else {
+            return Err(raised);
+        };
         let exception = raised.take();
         let context = Obj::dict()?;
         let source = format_callback_source(&loop_, &Obj::none(), &Obj::tuple([])?)?;
-        context.set_item(names::message(), &Obj::str(&format!("Exception in callback {source}"))?)?;
+        context.set_item(
+            names::message(),
+            &Obj::str(&format!("Exception in callback {source}"))?,
+        )?;
         context.set_item(names::exception(), &exception)?;
         context.set_item(names::handle(), self.obj())?;
-        loop_.method(names::call_exception_handler(), [&context]).map(drop)
+        loop_
+            .method(names::call_exception_handler(), [&context])
+            .map(drop)
     }
 
     /// `Handle.cancel()`.
@@ -676,9 +731,11 @@ impl Ref<Handle> {
         if let (Some(callback), Some(loop_)) = (self.callback.get(), self.loop_.get()) {
             let args = match self.many.get() {
                 Some(all) => all,
-                None => {
-                    Obj::tuple(self.few[..usize::from(self.count.get())].iter().filter_map(Slot::get))?
-                }
+                None => Obj::tuple(
+                    self.few[..usize::from(self.count.get())]
+                        .iter()
+                        .filter_map(Slot::get),
+                )?,
             };
             words.push(format_callback_source(&loop_, &callback, &args)?);
         }
@@ -697,11 +754,19 @@ impl Ref<Handle> {
 
 /// `created at file:line`, from the last frame of a source traceback.
 pub fn created_at(source_traceback: &Slot) -> PyRes<Option<String>> {
-    let Some(frames) = source_traceback.get() else { return Ok(None) };
+    let Some(frames) = source_traceback.get() else {
+        return Ok(None);
+    };
     let frames = frames.items()?;
-    let Some(frame) = frames.last() else { return Ok(None) };
+    let Some(frame) = frames.last() else {
+        return Ok(None);
+    };
     let (file, line) = (frame.item(&Obj::int(0)?)?, frame.item(&Obj::int(1)?)?);
-    Ok(Some(format!("created at {}:{}", file.to_str()?.text()?, line.to_str()?.text()?)))
+    Ok(Some(format!(
+        "created at {}:{}",
+        file.to_str()?.text()?,
+        line.to_str()?.text()?
+    )))
 }
 
 /// The job of a handle.
@@ -736,7 +801,12 @@ impl Native for TimerHandle {
     }
 
     fn empty() -> Self {
-        Self { handle: Handle::empty(), when: Slot::empty(), timer: Cell::new(None), scheduled: Cell::new(false) }
+        Self {
+            handle: Handle::empty(),
+            when: Slot::empty(),
+            timer: Cell::new(None),
+            scheduled: Cell::new(false),
+        }
     }
 
     fn traverse(&self, visit: &mut Visit<'_>) {
@@ -757,7 +827,13 @@ impl Extends<Handle> for TimerHandle {
 
 impl TimerHandle {
     /// A timer handle's payload.
-    pub fn payload(when: Obj, callback: &Obj, args: &[Obj], context: Obj, loop_: &Obj) -> PyRes<Self> {
+    pub fn payload(
+        when: Obj,
+        callback: &Obj,
+        args: &[Obj],
+        context: Obj,
+        loop_: &Obj,
+    ) -> PyRes<Self> {
         Ok(Self {
             handle: Handle::payload(callback, args, context, loop_)?,
             when: Slot::new(when),
@@ -788,7 +864,10 @@ impl Ref<TimerHandle> {
         let loop_ = self.handle.loop_.get();
         match loop_.as_ref().map(LoopRef::new) {
             Some(LoopRef::Native(native)) => {
-                let job = self.timer.take().and_then(|timer| native.scheduler.borrow().as_ref()?.cancel_timer(timer));
+                let job = self
+                    .timer
+                    .take()
+                    .and_then(|timer| native.scheduler.borrow().as_ref()?.cancel_timer(timer));
                 self.scheduled.set(false);
                 self.upcast::<Handle>().cancel()?;
                 drop(job);
@@ -804,12 +883,21 @@ impl Ref<TimerHandle> {
 
     /// Compares deadlines, and for equality everything, as asyncio does.
     fn compare(&self, other: &Obj, how: Compare) -> PyRes<Option<bool>> {
-        let Some(other) = TIMER_HANDLE.cast(other) else { return Ok(None) };
+        let Some(other) = TIMER_HANDLE.cast(other) else {
+            return Ok(None);
+        };
         let (mine, theirs) = (self.when.get_or_none(), other.when.get_or_none());
         let equal = || -> PyRes<bool> {
             Ok(mine.equals(&theirs)?
-                && self.handle.callback.get_or_none().equals(&other.handle.callback.get_or_none())?
-                && self.args()?.unwrap_or_else(Obj::none).equals(&other.args()?.unwrap_or_else(Obj::none))?
+                && self
+                    .handle
+                    .callback
+                    .get_or_none()
+                    .equals(&other.handle.callback.get_or_none())?
+                && self
+                    .args()?
+                    .unwrap_or_else(Obj::none)
+                    .equals(&other.args()?.unwrap_or_else(Obj::none))?
                 && self.handle.cancelled.get() == other.handle.cancelled.get())
         };
         Ok(Some(match how {
@@ -859,7 +947,10 @@ impl Native for ThreadSafeHandle {
     }
 
     fn empty() -> Self {
-        Self { handle: Handle::empty(), running_in: Cell::new(0) }
+        Self {
+            handle: Handle::empty(),
+            running_in: Cell::new(0),
+        }
     }
 
     fn traverse(&self, visit: &mut Visit<'_>) {
@@ -885,7 +976,10 @@ static WAITING: AtomicUsize = AtomicUsize::new(0);
 impl ThreadSafeHandle {
     /// A handle's payload.
     pub fn payload(callback: &Obj, args: &[Obj], context: Obj, loop_: &Obj) -> PyRes<Self> {
-        Ok(Self { handle: Handle::payload(callback, args, context, loop_)?, running_in: Cell::new(0) })
+        Ok(Self {
+            handle: Handle::payload(callback, args, context, loop_)?,
+            running_in: Cell::new(0),
+        })
     }
 
     /// Waits until no other thread runs the callback. The GIL is released meanwhile.
@@ -928,11 +1022,17 @@ pub fn run_thread_safe(_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
 }
 
 /// What `Handle(callback, args, loop, context=None)` does.
-fn init_handle(handle: &Handle, callback: &Obj, args: &Obj, loop_: &Obj, context: Option<&Obj>) -> PyRes<()> {
-    let context = context.map_or_else(crate::ffi::copy_current_context, |context| Ok(context.clone()))?;
-    // The tuple is kept as it is: `_args` shows it.
-    handle.fill(callback, &[], context, loop_)?;
-    handle.many.set(args.clone());
+fn init_handle(
+    handle: &Handle,
+    callback: &Obj,
+    args: &Obj,
+    loop_: &Obj,
+    context: Option<&Obj>,
+) -> PyRes<()> {
+    let context = context.map_or_else(crate::ffi::copy_current_context, |context| {
+        Ok(context.clone())
+    })?;
+    handle.fill(callback, args, context, loop_);
     if loop_.method(names::get_debug(), [])?.truth()? {
         handle.record_source()?;
     }
@@ -946,13 +1046,26 @@ pub fn init() -> PyRes<()> {
         "Handle",
         "What `loop.call_soon()` and `loop.call_soon_threadsafe()` return.",
     )
-    .init("(self, callback, args, loop, context=None)", |this, args| {
-        init_handle(this, args.req(0), args.req(1), args.req(2), args.some(3))
-    })
+    .init(
+        "(self, callback, args, loop, context=None)",
+        |this, args| init_handle(this, args.req(0), args.req(1), args.req(2), args.some(3)),
+    )
     .repr(|this| this.repr_text(None))
-    .method("cancel(self)", "Cancels the callback; it will not run.", |this, _| this.cancel())
-    .method("cancelled(self)", "Was the callback cancelled?", |this, _| Ok(this.cancelled.get()))
-    .method("get_context(self)", "The context in which the callback runs.", |this, _| Ok(this.context.get()))
+    .method(
+        "cancel(self)",
+        "Cancels the callback; it will not run.",
+        |this, _| this.cancel(),
+    )
+    .method(
+        "cancelled(self)",
+        "Was the callback cancelled?",
+        |this, _| Ok(this.cancelled.get()),
+    )
+    .method(
+        "get_context(self)",
+        "The context in which the callback runs.",
+        |this, _| Ok(this.context.get()),
+    )
     .method("_run(self)", "Runs the callback.", |this, _| this.run())
     .method("_repr_info(self)", "The words of the repr.", |this, _| {
         let text = this.repr_words(None)?;
@@ -962,14 +1075,26 @@ pub fn init() -> PyRes<()> {
     .getter("_args", |this| this.args())
     .getter("_context", |this| Ok(this.context.get()))
     .getter("_loop", |this| Ok(this.loop_.get()))
-    .property("_cancelled", |this| Ok(this.cancelled.get()), |this, value| {
-        this.cancelled.set(value.is_some_and(|value| value.truth().unwrap_or(false)));
-        Ok(())
-    })
-    .property("_source_traceback", |this| Ok(this.source_traceback.get()), |this, value| {
-        drop(this.source_traceback.replace(value.filter(|value| !value.is_none()).cloned()));
-        Ok(())
-    })
+    .property(
+        "_cancelled",
+        |this| Ok(this.cancelled.get()),
+        |this, value| {
+            this.cancelled
+                .set(value.is_some_and(|value| value.truth().unwrap_or(false)));
+            Ok(())
+        },
+    )
+    .property(
+        "_source_traceback",
+        |this| Ok(this.source_traceback.get()),
+        |this, value| {
+            drop(
+                this.source_traceback
+                    .replace(value.filter(|value| !value.is_none()).cloned()),
+            );
+            Ok(())
+        },
+    )
     .getter("_repr", |this| Ok(this.saved_repr.get()))
     .build()?;
     ClassBuilder::<ThreadSafeHandle>::new(
@@ -978,19 +1103,38 @@ pub fn init() -> PyRes<()> {
         "What `loop.call_soon_threadsafe()` returns from 3.14 on.",
     )
     .base(handle.clone())
-    .init("(self, callback, args, loop, context=None)", |this, args| {
-        init_handle(&this.handle, args.req(0), args.req(1), args.req(2), args.some(3))
-    })
+    .init(
+        "(self, callback, args, loop, context=None)",
+        |this, args| {
+            init_handle(
+                &this.handle,
+                args.req(0),
+                args.req(1),
+                args.req(2),
+                args.some(3),
+            )
+        },
+    )
     .repr(|this| this.upcast::<Handle>().repr_text(None))
-    .method("cancel(self)", "Cancels the callback; waits while another thread runs it.", |this, _| {
-        this.wait_for_run();
-        this.upcast::<Handle>().cancel()
+    .method(
+        "cancel(self)",
+        "Cancels the callback; waits while another thread runs it.",
+        |this, _| {
+            this.wait_for_run();
+            this.upcast::<Handle>().cancel()
+        },
+    )
+    .method(
+        "cancelled(self)",
+        "Was the callback cancelled?",
+        |this, _| {
+            this.wait_for_run();
+            Ok(this.handle.cancelled.get())
+        },
+    )
+    .method("_run(self)", "Runs the callback.", |this, _| {
+        this.run_noted()
     })
-    .method("cancelled(self)", "Was the callback cancelled?", |this, _| {
-        this.wait_for_run();
-        Ok(this.handle.cancelled.get())
-    })
-    .method("_run(self)", "Runs the callback.", |this, _| this.run_noted())
     .build()?;
     ClassBuilder::<TimerHandle>::new(
         "asyncio.events",
@@ -998,23 +1142,45 @@ pub fn init() -> PyRes<()> {
         "What `loop.call_later()` and `loop.call_at()` return.",
     )
     .base(handle)
-    .init("(self, when, callback, args, loop, context=None)", |this, args| {
-        this.when.set(args.req(0).clone());
-        init_handle(&this.handle, args.req(1), args.req(2), args.req(3), args.some(4))
-    })
+    .init(
+        "(self, when, callback, args, loop, context=None)",
+        |this, args| {
+            this.when.set(args.req(0).clone());
+            init_handle(
+                &this.handle,
+                args.req(1),
+                args.req(2),
+                args.req(3),
+                args.some(4),
+            )
+        },
+    )
     .repr(|this| {
         let when = this.when.get_or_none().to_str()?.text()?;
         this.upcast::<Handle>().repr_text(Some(&when))
     })
     .hash(|this| this.when.get_or_none().hash())
     .compare(|this, other, how| this.compare(other, how))
-    .method("cancel(self)", "Cancels the callback; it will not run.", |this, _| this.cancel())
-    .method("when(self)", "The deadline, in seconds of `loop.time()`.", |this, _| Ok(this.when.get()))
+    .method(
+        "cancel(self)",
+        "Cancels the callback; it will not run.",
+        |this, _| this.cancel(),
+    )
+    .method(
+        "when(self)",
+        "The deadline, in seconds of `loop.time()`.",
+        |this, _| Ok(this.when.get()),
+    )
     .getter("_when", |this| Ok(this.when.get()))
-    .property("_scheduled", |this| Ok(this.scheduled.get()), |this, value| {
-        this.scheduled.set(value.is_some_and(|value| value.truth().unwrap_or(false)));
-        Ok(())
-    })
+    .property(
+        "_scheduled",
+        |this| Ok(this.scheduled.get()),
+        |this, value| {
+            this.scheduled
+                .set(value.is_some_and(|value| value.truth().unwrap_or(false)));
+            Ok(())
+        },
+    )
     .build()?;
     Ok(())
 }

@@ -13,8 +13,8 @@ use std::mem;
 
 use crate::events::{EventLoop, Handle, JobBody, LoopRef, get_event_loop, report_callback_error};
 use crate::ffi::{
-    Builtin, Class, ClassBuilder, GilCell, Kind, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Slot, Visit, copy_current_context,
-    function, in_context, stop_iteration, task_state,
+    Builtin, Class, ClassBuilder, GilCell, Kind, Native, Obj, PyRes, Raised, Ref, Resume, Sent,
+    Slot, Visit, copy_current_context, function, in_context, stop_iteration, task_state,
 };
 use crate::{names, stdlib};
 
@@ -77,11 +77,14 @@ impl Callback {
     /// The callable and the context that Python code sees.
     fn visible(&self) -> PyRes<(Obj, Obj)> {
         match self {
-            Self::Wake(wakeup, task) => {
-                Ok(((wakeup.callable)(task)?, (wakeup.context)(task).map_or_else(copy_current_context, Ok)?))
-            }
+            Self::Wake(wakeup, task) => Ok((
+                (wakeup.callable)(task)?,
+                (wakeup.context)(task).map_or_else(copy_current_context, Ok)?,
+            )),
             Self::Call(callable, context) => Ok((callable.clone(), context.clone())),
-            Self::Observe(observer, owner) => Ok((observer_callable(observer, owner)?, copy_current_context()?)),
+            Self::Observe(observer, owner) => {
+                Ok((observer_callable(observer, owner)?, copy_current_context()?))
+            }
         }
     }
 
@@ -281,13 +284,21 @@ impl Future {
     /// The exception, if it failed, without marking it retrieved.
     #[inline]
     pub fn failure(&self) -> Option<Obj> {
-        if self.state.get() == FutureState::Failed { self.result.get() } else { None }
+        if self.state.get() == FutureState::Failed {
+            self.result.get()
+        } else {
+            None
+        }
     }
 
     /// The result, if it finished with one.
     #[inline]
     pub fn success(&self) -> Option<Obj> {
-        if self.state.get() == FutureState::Finished { self.result.get() } else { None }
+        if self.state.get() == FutureState::Finished {
+            self.result.get()
+        } else {
+            None
+        }
     }
 
     /// Marks the exception as retrieved.
@@ -300,7 +311,8 @@ impl Future {
     #[inline]
     fn set_flag(&self, flag: u8, on: bool) {
         let flags = self.flags.get();
-        self.flags.set(if on { flags | flag } else { flags & !flag });
+        self.flags
+            .set(if on { flags | flag } else { flags & !flag });
     }
 
     /// Is a task about to wait? Answers how, and takes the mark away.
@@ -357,7 +369,11 @@ impl Future {
     /// The error of asking a pending future for its outcome.
     #[cold]
     fn not_done(&self, text: &str) -> Raised {
-        let text = if self.is_initialized() { text } else { "Future object is not initialized." };
+        let text = if self.is_initialized() {
+            text
+        } else {
+            "Future object is not initialized."
+        };
         match stdlib::invalid_state_error() {
             Ok(class) => Raised::with(class, text),
             Err(raised) => raised,
@@ -408,7 +424,10 @@ impl Native for ObserverCallback {
     }
 
     fn empty() -> Self {
-        Self { observer: Cell::new(None), owner: Slot::empty() }
+        Self {
+            observer: Cell::new(None),
+            owner: Slot::empty(),
+        }
     }
 
     fn traverse(&self, visit: &mut Visit<'_>) {
@@ -422,8 +441,11 @@ impl Native for ObserverCallback {
 
 /// A Python callable around an observer; it accepts any kind of future.
 pub fn observer_callable(observer: &'static Observer, owner: &Obj) -> PyRes {
-    Ref::new(ObserverCallback { observer: Cell::new(Some(observer)), owner: Slot::new(owner.clone()) })
-        .map(Ref::into_obj)
+    Ref::new(ObserverCallback {
+        observer: Cell::new(Some(observer)),
+        owner: Slot::new(owner.clone()),
+    })
+    .map(Ref::into_obj)
 }
 
 impl Ref<Future> {
@@ -433,7 +455,9 @@ impl Ref<Future> {
         let debug = loop_.debug()?;
         let future = Self::new(Future::payload(loop_))?;
         if debug {
-            future.source_traceback.set(stdlib::extract_stack()?.call([])?);
+            future
+                .source_traceback
+                .set(stdlib::extract_stack()?.call([])?);
         }
         Ok(future)
     }
@@ -467,7 +491,11 @@ impl Ref<Future> {
     /// Sets the result unless the future is done already.
     #[inline]
     pub fn finish_if_pending(&self, result: Obj) -> PyRes<()> {
-        if self.is_done() { Ok(()) } else { self.finish(result) }
+        if self.is_done() {
+            Ok(())
+        } else {
+            self.finish(result)
+        }
     }
 
     /// `set_exception` of the base class, with an exception instance, for callers that know the future to be pending.
@@ -501,7 +529,9 @@ impl Ref<Future> {
             return Ok(());
         }
         let loop_ = self.loop_ref()?;
-        let Some(direct) = loop_.direct() else { return self.schedule_visibly(&loop_.clone(), callbacks) };
+        let Some(direct) = loop_.direct() else {
+            return self.schedule_visibly(&loop_.clone(), callbacks);
+        };
         match callbacks {
             Callbacks::One(Callback::Wake(wakeup, task)) => direct.push(wakeup.body, task),
             callbacks => {
@@ -540,7 +570,9 @@ impl Ref<Future> {
             return 0;
         }
         let all = match self.callbacks.take() {
-            Callbacks::One(Callback::Observe(known, held)) if std::ptr::eq(known, observer) && held.is(owner) => {
+            Callbacks::One(Callback::Observe(known, held))
+                if std::ptr::eq(known, observer) && held.is(owner) =>
+            {
                 drop(held);
                 return 1;
             }
@@ -551,7 +583,11 @@ impl Ref<Future> {
             matches!(callback, Callback::Observe(known, held) if std::ptr::eq(*known, observer) && held.is(owner))
         });
         let removed = before - kept.len();
-        self.callbacks.set(if kept.is_empty() { Callbacks::None } else { Callbacks::Many(kept) });
+        self.callbacks.set(if kept.is_empty() {
+            Callbacks::None
+        } else {
+            Callbacks::Many(kept)
+        });
         drop(gone);
         removed
     }
@@ -572,7 +608,9 @@ impl Ref<Future> {
         }
         let loop_ = loop_.clone();
         let (callable, context) = callback.visible()?;
-        loop_.call_soon(&callable, &[self.obj()], Some(&context)).map(drop)
+        loop_
+            .call_soon(&callable, &[self.obj()], Some(&context))
+            .map(drop)
     }
 
     /// `add_done_callback`.
@@ -620,7 +658,11 @@ impl Ref<Future> {
     fn remove_at(&self, index: usize) -> bool {
         let mut all = self.callbacks.take().into_vec();
         let gone = (index < all.len()).then(|| all.remove(index));
-        self.callbacks.set(if all.is_empty() { Callbacks::None } else { Callbacks::Many(all) });
+        self.callbacks.set(if all.is_empty() {
+            Callbacks::None
+        } else {
+            Callbacks::Many(all)
+        });
         gone.is_some()
     }
 
@@ -631,7 +673,8 @@ impl Ref<Future> {
             return Ok(None);
         }
         let callbacks = self.callbacks.take();
-        let pairs: PyRes<Vec<(Obj, Obj)>> = callbacks.as_slice().iter().map(Callback::visible).collect();
+        let pairs: PyRes<Vec<(Obj, Obj)>> =
+            callbacks.as_slice().iter().map(Callback::visible).collect();
         self.callbacks.set(callbacks);
         let pairs = pairs?;
         if pairs.is_empty() {
@@ -650,7 +693,9 @@ impl Ref<Future> {
             return Ok(());
         }
         self.mark_retrieved();
-        let (Some(loop_), Some(exception)) = (self.loop_.get(), self.failure()) else { return Ok(()) };
+        let (Some(loop_), Some(exception)) = (self.loop_.get(), self.failure()) else {
+            return Ok(());
+        };
         let loop_ = loop_.clone();
         let context = Obj::dict()?;
         let message = format!("{} exception was never retrieved", self.obj().class_name());
@@ -666,13 +711,17 @@ impl Ref<Future> {
     /// `set_exception`.
     pub fn set_exception(&self, exception: &Obj) -> PyRes<()> {
         self.check_pending()?;
-        let mut instance =
-            if exception.is_exception_class() { exception.call([])? } else { exception.clone() };
+        let mut instance = if exception.is_exception_class() {
+            exception.call([])?
+        } else {
+            exception.clone()
+        };
         if !instance.is_exception() {
             return Err(Raised::type_error("invalid exception object"));
         }
         if Builtin::StopIteration.is_class_of(&instance) {
-            let text = "StopIteration interacts badly with generators and cannot be raised into a Future";
+            let text =
+                "StopIteration interacts badly with generators and cannot be raised into a Future";
             if !cfg!(Py_3_12) {
                 return Err(Raised::type_error(text));
             }
@@ -690,7 +739,10 @@ impl Ref<Future> {
     pub fn check_pending(&self) -> PyRes<()> {
         self.loop_ref()?;
         if self.is_done() {
-            return Err(Raised::with(stdlib::invalid_state_error()?, "invalid state"));
+            return Err(Raised::with(
+                stdlib::invalid_state_error()?,
+                "invalid state",
+            ));
         }
         Ok(())
     }
@@ -704,12 +756,16 @@ fn run_callback(future: &Ref<Future>, callback: Callback) -> PyRes<()> {
             LoopRef::Foreign(_) => (wakeup.callable)(&task)?.call([future.obj()]).map(drop),
         },
         Callback::Observe(observer, owner) => {
-            let Err(raised) = (observer.body)(&owner, future.obj()) else { return Ok(()) };
+            let Err(raised) = (observer.body)(&owner, future.obj()) else {
+                return Ok(());
+            };
             let callable = observer_callable(observer, &owner)?;
             report(future, raised, &callable, &copy_current_context()?)
         }
         Callback::Call(callable, context) => {
-            let Err(raised) = in_context(&context, || callable.call([future.obj()])) else { return Ok(()) };
+            let Err(raised) = in_context(&context, || callable.call([future.obj()])) else {
+                return Ok(());
+            };
             report(future, raised, &callable, &context)
         }
     }
@@ -725,12 +781,21 @@ fn report(future: &Ref<Future>, raised: Raised, callable: &Obj, context: &Obj) -
     let loop_ = future.loop_ref()?.obj().clone();
     let args = [future.obj().clone()];
     let handle = Ref::new(Handle::payload(callable, &args, context.clone(), &loop_)?)?;
-    report_callback_error(Raised::restore(exception), &loop_, callable, &Obj::tuple(args)?, handle.obj(), None)
+    report_callback_error(
+        Raised::restore(exception),
+        &loop_,
+        callable,
+        &Obj::tuple(args)?,
+        handle.obj(),
+        None,
+    )
 }
 
 /// The job that runs the callbacks of a finished future.
 fn run_callbacks(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
-    let Some(future) = CLASS.cast(&object) else { return Ok(()) };
+    let Some(future) = CLASS.cast(&object) else {
+        return Ok(());
+    };
     match future.callbacks.take() {
         Callbacks::None => Ok(()),
         Callbacks::One(callback) => run_callback(future, callback),
@@ -766,7 +831,9 @@ impl Native for FutureIter {
     }
 
     fn empty() -> Self {
-        Self { future: Slot::empty() }
+        Self {
+            future: Slot::empty(),
+        }
     }
 
     fn traverse(&self, visit: &mut Visit<'_>) {
@@ -781,7 +848,9 @@ impl Native for FutureIter {
 /// One step of awaiting a future.
 #[inline]
 fn drive_iter(this: &Ref<FutureIter>) -> PyRes<Sent> {
-    let Some(future) = this.future.get() else { return Ok(Sent::Return(Obj::none())) };
+    let Some(future) = this.future.get() else {
+        return Ok(Sent::Return(Obj::none()));
+    };
     if future.is_done() {
         this.future.clear();
         return future.outcome().map(Sent::Return);
@@ -796,7 +865,10 @@ fn drive_iter(this: &Ref<FutureIter>) -> PyRes<Sent> {
 #[inline]
 pub fn iterate(future: &Ref<Future>) -> PyRes {
     future.loop_ref()?;
-    Ref::new(FutureIter { future: Slot::new(future.clone()) }).map(Ref::into_obj)
+    Ref::new(FutureIter {
+        future: Slot::new(future.clone()),
+    })
+    .map(Ref::into_obj)
 }
 
 /// `isfuture(obj)`.
@@ -806,7 +878,10 @@ pub fn is_future(object: &Obj) -> PyRes<bool> {
     }
     // Mocks of a future name its class here.
     let class = object.getattr(names::dunder_class())?;
-    if class.getattr_opt(names::asyncio_future_blocking())?.is_none() {
+    if class
+        .getattr_opt(names::asyncio_future_blocking())?
+        .is_none()
+    {
         return Ok(false);
     }
     Ok(!object.getattr(names::asyncio_future_blocking())?.is_none())
@@ -827,7 +902,12 @@ pub fn loop_of(future: &Obj) -> PyRes {
 pub fn observe_any(future: &Obj, observer: &'static Observer, owner: &Obj) -> PyRes<()> {
     match exact_or_task(future) {
         Some(native) => native.observe(observer, owner.clone()),
-        None => future.method(names::add_done_callback(), [&observer_callable(observer, owner)?]).map(drop),
+        None => future
+            .method(
+                names::add_done_callback(),
+                [&observer_callable(observer, owner)?],
+            )
+            .map(drop),
     }
 }
 
@@ -838,7 +918,12 @@ pub fn unobserve_any(future: &Obj, observer: &'static Observer, owner: &Obj) -> 
             native.unobserve(observer, owner);
             Ok(())
         }
-        None => future.method(names::remove_done_callback(), [&observer_callable(observer, owner)?]).map(drop),
+        None => future
+            .method(
+                names::remove_done_callback(),
+                [&observer_callable(observer, owner)?],
+            )
+            .map(drop),
     }
 }
 
@@ -849,7 +934,11 @@ pub fn exact_or_task(object: &Obj) -> Option<&Ref<Future>> {
     if let Some(future) = CLASS.exact(object) {
         return Some(future);
     }
-    if is_exact_task(object) || object.class_address() == GATHERING_CLASS.get() { CLASS.cast(object) } else { None }
+    if is_exact_task(object) || object.class_address() == GATHERING_CLASS.get() {
+        CLASS.cast(object)
+    } else {
+        None
+    }
 }
 
 /// The address of the class of `gather`'s futures, which is made later. Only their `cancel` is another one.
@@ -875,13 +964,20 @@ pub fn is_exact_task(object: &Obj) -> bool {
 }
 
 /// What `Future(*, loop=None)` does.
-pub fn init_future(future: &Future, loop_: Option<&Obj>, class_name: impl FnOnce() -> String) -> PyRes<()> {
+pub fn init_future(
+    future: &Future,
+    loop_: Option<&Obj>,
+    class_name: impl FnOnce() -> String,
+) -> PyRes<()> {
     if future.is_initialized() {
         // CPython: up to 3.14 a second `__init__` starts the future anew. Differs: here it has no effect.
         if !cfg!(Py_3_15) {
             return Ok(());
         }
-        return Err(Raised::runtime_error(&format!("{} object is already initialized", class_name())));
+        return Err(Raised::runtime_error(&format!(
+            "{} object is already initialized",
+            class_name()
+        )));
     }
     let loop_ = match loop_ {
         Some(loop_) => loop_.clone(),
@@ -891,7 +987,9 @@ pub fn init_future(future: &Future, loop_: Option<&Obj>, class_name: impl FnOnce
     let debug = reference.debug()?;
     let _ = future.set_loop(reference);
     if debug {
-        future.source_traceback.set(stdlib::extract_stack()?.call([])?);
+        future
+            .source_traceback
+            .set(stdlib::extract_stack()?.call([])?);
     }
     Ok(())
 }
@@ -980,8 +1078,10 @@ where
 /// The error of deleting an attribute that cannot be deleted.
 #[cold]
 fn cannot_delete(name: &str, object: &Obj) -> Raised {
-    Builtin::Attribute
-        .raise(&format!("attribute '{name}' of '_asyncio.{}' objects cannot be deleted", object.class_name()))
+    Builtin::Attribute.raise(&format!(
+        "attribute '{name}' of '_asyncio.{}' objects cannot be deleted",
+        object.class_name()
+    ))
 }
 
 impl crate::ffi::Extends<Future> for Future {
@@ -992,69 +1092,111 @@ impl crate::ffi::Extends<Future> for Future {
 
 /// Makes the classes and functions.
 pub fn init(module: &Obj) -> PyRes<()> {
-    ClassBuilder::<ObserverCallback>::new("aioxide", "done_callback", "Native code that a finished future calls.")
-        .sealed()
-        .repr(|this| {
-            let name = this.observer.get().map_or("?", |observer| observer.qualname);
-            Ok(format!("<function {name} at {:#x}>", this.obj().address()))
+    ClassBuilder::<ObserverCallback>::new(
+        "aioxide",
+        "done_callback",
+        "Native code that a finished future calls.",
+    )
+    .sealed()
+    .repr(|this| {
+        let name = this
+            .observer
+            .get()
+            .map_or("?", |observer| observer.qualname);
+        Ok(format!("<function {name} at {:#x}>", this.obj().address()))
+    })
+    .call(|this, args, _| {
+        let (Some(observer), Some(owner), Some(future)) =
+            (this.observer.get(), this.owner.get(), args.first())
+        else {
+            return Err(Raised::type_error("a done callback takes the future"));
+        };
+        (observer.body)(&owner, future)?;
+        Ok(Obj::none())
+    })
+    .compare(|this, other, how| {
+        let Some(other) = OBSERVER_CALLBACK.cast(other) else {
+            return Ok(None);
+        };
+        let same = this.observer.get().map(std::ptr::from_ref)
+            == other.observer.get().map(std::ptr::from_ref)
+            && this.owner.get_or_none().is(&other.owner.get_or_none());
+        Ok(match how {
+            crate::ffi::Compare::Eq => Some(same),
+            crate::ffi::Compare::Ne => Some(!same),
+            _ => None,
         })
-        .call(|this, args, _| {
-            let (Some(observer), Some(owner), Some(future)) = (this.observer.get(), this.owner.get(), args.first())
-            else {
-                return Err(Raised::type_error("a done callback takes the future"));
-            };
-            (observer.body)(&owner, future)?;
-            Ok(Obj::none())
-        })
-        .compare(|this, other, how| {
-            let Some(other) = OBSERVER_CALLBACK.cast(other) else { return Ok(None) };
-            let same = this.observer.get().map(std::ptr::from_ref) == other.observer.get().map(std::ptr::from_ref)
-                && this.owner.get_or_none().is(&other.owner.get_or_none());
-            Ok(match how {
-                crate::ffi::Compare::Eq => Some(same),
-                crate::ffi::Compare::Ne => Some(!same),
-                _ => None,
-            })
-        })
-        .hash(|this| Ok(this.owner.get_or_none().address().cast_signed()))
-        .getter("__qualname__", |this| Obj::str(this.observer.get().map_or("?", |observer| observer.qualname)))
-        .getter("__name__", |this| Obj::str(this.observer.get().map_or("?", |observer| observer.qualname)))
-        .build()?;
-    ClassBuilder::<FutureIter>::new("_asyncio", "FutureIter", "The iterator behind `await future`.")
-        .sealed()
-        .iter(|this| Ok(this.obj().clone()))
-        .driven(|this, _| drive_iter(this))
-        .method("send(self, *args)", "Resumes the wait.", |this, args| {
-            if args.rest().len() != 1 {
-                return Err(Raised::type_error(&format!(
-                    "FutureIter.send() takes exactly one argument ({} given)",
-                    args.rest().len()
-                )));
-            }
-            match drive_iter(this)? {
-                Sent::Yield(value) => Ok(value),
-                Sent::Return(value) => Err(stop_iteration(&value)),
-            }
-        })
-        .method("throw(self, *args)", "Raises an exception instead of waiting on.", |this, args| -> PyRes {
+    })
+    .hash(|this| Ok(this.owner.get_or_none().address().cast_signed()))
+    .getter("__qualname__", |this| {
+        Obj::str(
+            this.observer
+                .get()
+                .map_or("?", |observer| observer.qualname),
+        )
+    })
+    .getter("__name__", |this| {
+        Obj::str(
+            this.observer
+                .get()
+                .map_or("?", |observer| observer.qualname),
+        )
+    })
+    .build()?;
+    ClassBuilder::<FutureIter>::new(
+        "_asyncio",
+        "FutureIter",
+        "The iterator behind `await future`.",
+    )
+    .sealed()
+    .iter(|this| Ok(this.obj().clone()))
+    .driven(|this, _| drive_iter(this))
+    .method("send(self, *args)", "Resumes the wait.", |this, args| {
+        if args.rest().len() != 1 {
+            return Err(Raised::type_error(&format!(
+                "FutureIter.send() takes exactly one argument ({} given)",
+                args.rest().len()
+            )));
+        }
+        match drive_iter(this)? {
+            Sent::Yield(value) => Ok(value),
+            Sent::Return(value) => Err(stop_iteration(&value)),
+        }
+    })
+    .method(
+        "throw(self, *args)",
+        "Raises an exception instead of waiting on.",
+        |this, args| -> PyRes {
             let given = args.rest();
-            let bound = if given.is_empty() { "least 1 argument" } else { "most 3 arguments" };
+            let bound = if given.is_empty() {
+                "least 1 argument"
+            } else {
+                "most 3 arguments"
+            };
             let [kind, rest @ ..] = given else {
-                return Err(Raised::type_error(&format!("throw expected at {bound}, got {}", given.len())));
+                return Err(Raised::type_error(&format!(
+                    "throw expected at {bound}, got {}",
+                    given.len()
+                )));
             };
             if rest.len() > 2 {
-                return Err(Raised::type_error(&format!("throw expected at {bound}, got {}", given.len())));
+                return Err(Raised::type_error(&format!(
+                    "throw expected at {bound}, got {}",
+                    given.len()
+                )));
             }
             let words = crate::coroutines::ThrowWords::FUTURE_ITER;
-            let exception = crate::coroutines::thrown_instance(kind, rest.first(), rest.get(1), &words)?;
+            let exception =
+                crate::coroutines::thrown_instance(kind, rest.first(), rest.get(1), &words)?;
             this.future.clear();
             Err(Raised::restore(exception))
-        })
-        .method("close(self, /)", "Ends the wait.", |this, _| {
-            this.future.clear();
-            Ok(())
-        })
-        .build()?;
+        },
+    )
+    .method("close(self, /)", "Ends the wait.", |this, _| {
+        this.future.clear();
+        Ok(())
+    })
+    .build()?;
     let builder = ClassBuilder::<Future>::new(
         "_asyncio",
         "Future",
@@ -1082,7 +1224,10 @@ pub fn init(module: &Obj) -> PyRes<()> {
     add("Future", &class)?;
     add("Handle", &Handle::class().object())?;
     add("TimerHandle", &crate::events::TimerHandle::class().object())?;
-    add("_ThreadSafeHandle", &crate::events::ThreadSafeHandle::class().object())?;
+    add(
+        "_ThreadSafeHandle",
+        &crate::events::ThreadSafeHandle::class().object(),
+    )?;
     let (_, isfuture) = function(
         Kind::Function,
         "asyncio.base_futures",

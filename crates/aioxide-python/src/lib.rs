@@ -38,7 +38,7 @@ fn _aioxide(module: &Bound<'_, PyModule>) -> PyResult<()> {
 fn init(module: &Obj) -> PyRes<()> {
     // First of all: `_asyncio` imports parts of `asyncio`, which import `_asyncio`; the other way round it is made twice.
     Obj::import("asyncio")?;
-    ffi::make_function_classes()?;
+    ffi::init()?;
     coroutines::init()?;
     events::init()?;
     futures::init(module)?;
@@ -65,7 +65,13 @@ fn init(module: &Obj) -> PyRes<()> {
     ffi::add_to_module(module, "_native_tasks", &native_tasks)?;
     let names = Obj::dict()?;
     for (asyncio_module, parts) in NAMES {
-        let public = Obj::tuple(parts.concat().iter().map(|name| Obj::str(name)).collect::<PyRes<Vec<Obj>>>()?)?;
+        let public = Obj::tuple(
+            parts
+                .concat()
+                .iter()
+                .map(|name| Obj::str(name))
+                .collect::<PyRes<Vec<Obj>>>()?,
+        )?;
         names.set_item(&Obj::str(asyncio_module)?, &public)?;
     }
     ffi::add_to_module(module, "NAMES", &names)?;
@@ -81,7 +87,15 @@ const NAMES: &[(&str, &[&[&str]])] = &[
     ("runners", &[runners::NAMES]),
     ("staggered", &[staggered::NAMES]),
     ("taskgroups", &[taskgroups::NAMES]),
-    ("tasks", &[tasks::NAMES, eager_tasks::NAMES, combinators::NAMES, threads::TASKS_NAMES]),
+    (
+        "tasks",
+        &[
+            tasks::NAMES,
+            eager_tasks::NAMES,
+            combinators::NAMES,
+            threads::TASKS_NAMES,
+        ],
+    ),
     ("threads", &[threads::NAMES]),
     ("timeouts", &[timeouts::NAMES]),
 ];

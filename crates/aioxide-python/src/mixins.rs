@@ -12,7 +12,9 @@ pub struct LoopBound {
 impl LoopBound {
     /// Not bound yet.
     pub const fn new() -> Self {
-        Self { loop_: Slot::empty() }
+        Self {
+            loop_: Slot::empty(),
+        }
     }
 
     /// The running loop, bound now if none was; fails if another one was. `owner` is named in the error.
@@ -29,7 +31,10 @@ impl LoopBound {
             None if self.loop_.is_none() => return Ok(Obj::none()),
             _ => {}
         }
-        Err(Raised::runtime_error(&format!("{} is bound to a different event loop", owner.repr()?)))
+        Err(Raised::runtime_error(&format!(
+            "{} is bound to a different event loop",
+            owner.repr()?
+        )))
     }
 
     /// The loop, if bound: the attribute `_loop`.
@@ -39,7 +44,10 @@ impl LoopBound {
 
     /// Binds another loop, or none: `_loop` is assigned or deleted.
     pub fn bind(&self, loop_: Option<&Obj>) {
-        drop(self.loop_.replace(loop_.filter(|loop_| !loop_.is_none()).cloned()));
+        drop(
+            self.loop_
+                .replace(loop_.filter(|loop_| !loop_.is_none()).cloned()),
+        );
     }
 
     /// Shows the loop to the collector.

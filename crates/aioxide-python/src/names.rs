@@ -50,6 +50,7 @@ names! {
     copy,
     create_future,
     create_task,
+    current_task,
     debug,
     default_exception_handler,
     discard,

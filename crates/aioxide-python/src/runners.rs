@@ -9,8 +9,8 @@ use std::cell::Cell;
 
 use crate::events::{EventLoop, running_loop};
 use crate::ffi::{
-    Builtin, Class, ClassBuilder, GilSlot, Imported, Kind, Native, Obj, PyRes, Raised, Ref, Slot, Visit, add_to_module,
-    copy_current_context, finally, function, ident,
+    Builtin, Class, ClassBuilder, GilSlot, Imported, Kind, Native, Obj, PyRes, Raised, Ref, Slot,
+    Visit, add_to_module, copy_current_context, finally, function, ident,
 };
 use crate::tasks::{is_coroutine, wrap_awaitable};
 use crate::{names, stdlib};
@@ -166,10 +166,15 @@ impl Ref<Runner> {
     fn run(&self, main: &Obj, context: Option<&Obj>) -> PyRes {
         // From 3.14 on any awaitable will do, and the running loop is the first thing to be refused.
         if !cfg!(Py_3_14) && !is_coroutine(main)? {
-            return Err(Raised::value_error(&format!("a coroutine was expected, got {}", main.repr()?)));
+            return Err(Raised::value_error(&format!(
+                "a coroutine was expected, got {}",
+                main.repr()?
+            )));
         }
         if running_loop()?.is_some() {
-            return Err(Raised::runtime_error("Runner.run() cannot be called from a running event loop"));
+            return Err(Raised::runtime_error(
+                "Runner.run() cannot be called from a running event loop",
+            ));
         }
         let loop_ = self.loop_ready()?;
         let main = if !cfg!(Py_3_14) || is_coroutine(main)? {
@@ -177,14 +182,24 @@ impl Ref<Runner> {
         } else if stdlib::isawaitable()?.call([main])?.truth()? {
             wrap_awaitable(main)?
         } else {
-            return Err(Raised::type_error("An asyncio.Future, a coroutine or an awaitable is required"));
+            return Err(Raised::type_error(
+                "An asyncio.Future, a coroutine or an awaitable is required",
+            ));
         };
-        let context = context.cloned().unwrap_or_else(|| self.context.get_or_none());
-        let task = loop_.method_kw(names::create_task(), &[&main], &[(names::context(), &context)])?;
+        let context = context
+            .cloned()
+            .unwrap_or_else(|| self.context.get_or_none());
+        let task = loop_.method_kw(
+            names::create_task(),
+            &[&main],
+            &[(names::context(), &context)],
+        )?;
         let handler = self.take_ctrl_c(&task)?;
         self.interrupt_count.set(0);
         let outcome = match loop_.method(names::run_until_complete(), [&task]) {
-            Err(raised) if self.interrupt_count.get() > 0 && raised.matches(stdlib::cancelled_error()?) => {
+            Err(raised)
+                if self.interrupt_count.get() > 0 && raised.matches(stdlib::cancelled_error()?) =>
+            {
                 Err(interrupted(raised, &task))
             }
             outcome => outcome,
@@ -227,7 +242,11 @@ impl Ref<Runner> {
         if count == 1 && !task.method(names::done(), [])?.truth()? {
             task.method(names::cancel(), [])?;
             // The loop may be about to wait for long.
-            return self.loop_.get_or_none().method(names::call_soon_threadsafe(), [&WAKE_UP.get()?]).map(drop);
+            return self
+                .loop_
+                .get_or_none()
+                .method(names::call_soon_threadsafe(), [&WAKE_UP.get()?])
+                .map(drop);
         }
         Err(Builtin::KeyboardInterrupt.raise_bare())
     }
@@ -253,16 +272,25 @@ fn interrupted(raised: Raised, task: &Obj) -> Raised {
 fn give_ctrl_c_back(handler: &Obj) -> PyRes<()> {
     let signal = Obj::import("signal")?;
     let sigint = signal.getattr_str("SIGINT")?;
-    if !signal.getattr_str("getsignal")?.call([&sigint])?.is(handler) {
+    if !signal
+        .getattr_str("getsignal")?
+        .call([&sigint])?
+        .is(handler)
+    {
         return Ok(());
     }
     let usual = signal.getattr_str("default_int_handler")?;
-    signal.getattr(names::signal())?.call([&sigint, &usual]).map(drop)
+    signal
+        .getattr(names::signal())?
+        .call([&sigint, &usual])
+        .map(drop)
 }
 
 /// `asyncio.events.set_event_loop(loop)`.
 fn set_event_loop(loop_: &Obj) -> PyRes<()> {
-    stdlib::events_module()?.method(names::set_event_loop(), [loop_]).map(drop)
+    stdlib::events_module()?
+        .method(names::set_event_loop(), [loop_])
+        .map(drop)
 }
 
 /// What comes before the close: no task, no async generator and no thread is left.
@@ -275,11 +303,16 @@ fn wind_up(loop_: &Obj) -> PyRes<()> {
         let limit = stdlib::constants()?.getattr(names::thread_join_timeout())?;
         loop_.method(names::shutdown_default_executor(), [&limit])?
     } else if EventLoop::class().is_instance(loop_) {
-        loop_.method(names::shutdown_default_executor(), [&Obj::int(THREAD_JOIN_TIMEOUT)?])?
+        loop_.method(
+            names::shutdown_default_executor(),
+            [&Obj::int(THREAD_JOIN_TIMEOUT)?],
+        )?
     } else {
         loop_.method(names::shutdown_default_executor(), [])?
     };
-    loop_.method(names::run_until_complete(), [&threads]).map(drop)
+    loop_
+        .method(names::run_until_complete(), [&threads])
+        .map(drop)
 }
 
 /// Cancels the tasks that are left, waits for them, and reports those that failed.
@@ -292,7 +325,8 @@ fn cancel_all_tasks(loop_: &Obj) -> PyRes<()> {
         task.method(names::cancel(), [])?;
     }
     let all: Vec<&Obj> = tasks.iter().collect();
-    let gathered = stdlib::gather()?.call_kw(&all, &[(names::return_exceptions(), &Obj::bool(true))])?;
+    let gathered =
+        stdlib::gather()?.call_kw(&all, &[(names::return_exceptions(), &Obj::bool(true))])?;
     loop_.method(names::run_until_complete(), [&gathered])?;
     for task in &tasks {
         if task.method(names::cancelled(), [])?.truth()? {
@@ -303,7 +337,10 @@ fn cancel_all_tasks(loop_: &Obj) -> PyRes<()> {
             continue;
         }
         let context = Obj::dict()?;
-        context.set_item(names::message(), &Obj::str("unhandled exception during asyncio.run() shutdown")?)?;
+        context.set_item(
+            names::message(),
+            &Obj::str("unhandled exception during asyncio.run() shutdown")?,
+        )?;
         context.set_item(names::exception(), &exception)?;
         context.set_item(names::task(), task)?;
         loop_.method(names::call_exception_handler(), [&context])?;
@@ -314,7 +351,9 @@ fn cancel_all_tasks(loop_: &Obj) -> PyRes<()> {
 /// `run(main, *, debug=None, loop_factory=None)`.
 fn run(main: &Obj, debug: Option<&Obj>, loop_factory: Option<&Obj>) -> PyRes {
     if running_loop()?.is_some() {
-        return Err(Raised::runtime_error("asyncio.run() cannot be called from a running event loop"));
+        return Err(Raised::runtime_error(
+            "asyncio.run() cannot be called from a running event loop",
+        ));
     }
     let runner = Ref::new(Runner::empty())?;
     drop(runner.debug.replace(debug.cloned()));
@@ -367,7 +406,13 @@ pub fn init(module: &Obj) -> PyRes<()> {
     .getter("_set_event_loop", |this| Ok(this.set_event_loop.get()))
     .build()?;
     add_to_module(module, "Runner", &class)?;
-    let (_, wake_up) = function(Kind::Builtin, "aioxide", "wake_up()", "Does nothing.", |_| Ok(()))?;
+    let (_, wake_up) = function(
+        Kind::Builtin,
+        "aioxide",
+        "wake_up()",
+        "Does nothing.",
+        |_| Ok(()),
+    )?;
     WAKE_UP.set(&wake_up);
     let (_, run) = function(
         Kind::Function,

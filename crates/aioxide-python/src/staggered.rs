@@ -10,8 +10,8 @@ use crate::combinators::WaitFor;
 use crate::coroutines::{Coroutine, Delegate, coroutine};
 use crate::events::get_running_loop;
 use crate::ffi::{
-    Args, Builtin, Class, ClassBuilder, Kind, Machine, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Slot, Visit,
-    add_to_module, function, task_state,
+    Args, Builtin, Class, ClassBuilder, Kind, Machine, Native, Obj, PyRes, Raised, Ref, Resume,
+    Sent, Slot, Visit, add_to_module, function, task_state,
 };
 use crate::futures::{Observer, observe_any};
 use crate::tasks::{Task, create_task_on, current_task};
@@ -38,7 +38,10 @@ impl Native for Flag {
     }
 
     fn empty() -> Self {
-        Self { raised: Cell::new(false), waiter: Slot::empty() }
+        Self {
+            raised: Cell::new(false),
+            waiter: Slot::empty(),
+        }
     }
 
     fn traverse(&self, visit: &mut Visit<'_>) {
@@ -72,7 +75,10 @@ struct FlagWait {
 impl FlagWait {
     /// A wait that has not begun.
     fn new(flag: &Ref<Flag>) -> Self {
-        Self { flag: flag.clone(), waiter: None }
+        Self {
+            flag: flag.clone(),
+            waiter: None,
+        }
     }
 }
 
@@ -189,7 +195,11 @@ static TASK_DONE: Observer = Observer {
 impl Race {
     /// One of the tasks is done.
     fn task_done(&self, task: &Obj) -> PyRes<()> {
-        let gone: Vec<Obj> = self.running.borrow_mut().extract_if(.., |running| running.is(task)).collect();
+        let gone: Vec<Obj> = self
+            .running
+            .borrow_mut()
+            .extract_if(.., |running| running.is(task))
+            .collect();
         drop(gone);
         if cfg!(Py_3_14)
             && let Some(parent) = self.parent.get()
@@ -296,7 +306,9 @@ enum Step {
 impl Runner {
     /// It is known as running: gives the one before it its head start.
     fn started(&mut self) -> PyRes<Sent> {
-        let Some(previous) = self.previous_failed.clone() else { return self.run() };
+        let Some(previous) = self.previous_failed.clone() else {
+            return self.run();
+        };
         let wait = coroutine("Event.wait", FlagWait::new(&previous))?;
         let wait_for = WaitFor::new(wait.into_obj(), self.race.delay.get_or_none());
         self.head_start(Box::new(wait_for), Resume::Send)
@@ -324,7 +336,9 @@ impl Runner {
             Some(functions) => functions.next()?,
             None => None,
         };
-        let Some(function) = function else { return Ok(Sent::Return(Obj::none())) };
+        let Some(function) = function else {
+            return Ok(Sent::Return(Obj::none()));
+        };
         let exceptions = self.race.exceptions.get_or_none();
         self.index = exceptions.len()?;
         let failed = Ref::new(Flag::empty())?;
@@ -358,7 +372,10 @@ impl Runner {
         }
         let exception = raised.take();
         let index = Obj::int(i64::try_from(self.index).unwrap_or(i64::MAX))?;
-        self.race.exceptions.get_or_none().set_item(&index, &exception)?;
+        self.race
+            .exceptions
+            .get_or_none()
+            .set_item(&index, &exception)?;
         if let Some(failed) = &self.this_failed {
             failed.set()?;
         }
@@ -382,13 +399,18 @@ impl Machine for Runner {
                 self.step = Step::Running(delegate);
                 self.ran(sent)
             }
-            Step::Over => Err(Raised::runtime_error("cannot reuse already awaited coroutine")),
+            Step::Over => Err(Raised::runtime_error(
+                "cannot reuse already awaited coroutine",
+            )),
         }
     }
 
     fn traverse(&self, visit: &mut Visit<'_>) {
         visit.native(&self.race);
-        self.previous_failed.iter().chain(&self.this_failed).for_each(|flag| visit.native(flag));
+        self.previous_failed
+            .iter()
+            .chain(&self.this_failed)
+            .for_each(|flag| visit.native(flag));
         match &self.step {
             Step::Starting(wait) => wait.traverse(visit),
             Step::HeadStart(wait) => wait.traverse(visit),
@@ -455,7 +477,12 @@ impl Caller {
     }
 
     /// Waits on; a cancellation is handed to the tasks, whose end is waited for all the same.
-    fn waited(&mut self, sent: PyRes<Sent>, waiter: Waiter, race: &Ref<Race>) -> PyRes<Option<Sent>> {
+    fn waited(
+        &mut self,
+        sent: PyRes<Sent>,
+        waiter: Waiter,
+        race: &Ref<Race>,
+    ) -> PyRes<Option<Sent>> {
         match sent {
             Ok(Sent::Yield(awaited)) => {
                 self.waiter = Some(waiter);
@@ -480,7 +507,8 @@ impl Caller {
     fn finish(&mut self, race: &Ref<Race>) -> PyRes<Sent> {
         let unhandled = race.unhandled.take();
         if !unhandled.is_empty() && Obj::import("builtins")?.getattr_str("__debug__")?.truth()? {
-            let group = stdlib::exception_group()?.call([&Obj::str("staggered race failed")?, &Obj::list(unhandled)?])?;
+            let group = stdlib::exception_group()?
+                .call([&Obj::str("staggered race failed")?, &Obj::list(unhandled)?])?;
             return Err(Raised::raise(&group));
         }
         if let Some(cancelled) = self.cancelled.take() {
@@ -501,7 +529,9 @@ impl Machine for Caller {
             return self.start(&functions, &delay, loop_.as_ref());
         }
         let (Some(race), Some(mut waiter)) = (self.race.take(), self.waiter.take()) else {
-            return Err(Raised::runtime_error("cannot reuse already awaited coroutine"));
+            return Err(Raised::runtime_error(
+                "cannot reuse already awaited coroutine",
+            ));
         };
         let sent = waiter.resume(input);
         match self.waited(sent, waiter, &race)? {
@@ -521,7 +551,9 @@ impl Machine for Caller {
         }
         self.race.iter().for_each(|race| visit.native(race));
         self.waiter.iter().for_each(|waiter| waiter.traverse(visit));
-        self.cancelled.iter().for_each(|cancelled| visit.obj(cancelled));
+        self.cancelled
+            .iter()
+            .for_each(|cancelled| visit.obj(cancelled));
     }
 
     fn awaits(&self) -> Option<Obj> {
@@ -531,14 +563,38 @@ impl Machine for Caller {
 
 /// `staggered_race(coro_fns, delay, *, loop=None)`.
 fn staggered_race(args: &Args<'_>) -> PyRes<Ref<Coroutine>> {
-    let given = (args.req(0).clone(), args.req(1).clone(), args.some(2).cloned());
-    coroutine("staggered_race", Caller { given: Some(given), race: None, waiter: None, cancelled: None })
+    let given = (
+        args.req(0).clone(),
+        args.req(1).clone(),
+        args.some(2).cloned(),
+    );
+    coroutine(
+        "staggered_race",
+        Caller {
+            given: Some(given),
+            race: None,
+            waiter: None,
+            cancelled: None,
+        },
+    )
 }
 
 /// Makes the classes and functions.
 pub fn init(module: &Obj) -> PyRes<()> {
-    ClassBuilder::<Flag>::new("aioxide", "race_flag", "Something that happens once in a race.").sealed().build()?;
-    ClassBuilder::<Race>::new("aioxide", "race_state", "What the coroutines of one race share.").sealed().build()?;
+    ClassBuilder::<Flag>::new(
+        "aioxide",
+        "race_flag",
+        "Something that happens once in a race.",
+    )
+    .sealed()
+    .build()?;
+    ClassBuilder::<Race>::new(
+        "aioxide",
+        "race_state",
+        "What the coroutines of one race share.",
+    )
+    .sealed()
+    .build()?;
     let (_, race) = function(
         Kind::CoroutineFunction,
         "asyncio.staggered",

@@ -69,8 +69,8 @@ imported! {
     leave_task = "_asyncio", "_leave_task";
     /// `asyncio.tasks._swap_current_task` (from 3.12).
     swap_current_task = "_asyncio", "_swap_current_task";
-    /// `asyncio.current_task`.
-    current_task = "asyncio.tasks", "current_task";
+    /// `asyncio.tasks` itself.
+    tasks_module = "asyncio.tasks", "";
     /// `asyncio.all_tasks`.
     all_tasks = "asyncio.tasks", "all_tasks";
     /// `reprlib.repr`.

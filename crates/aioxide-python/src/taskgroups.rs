@@ -18,7 +18,7 @@ use crate::ffi::{
 };
 use crate::futures::{Observer, exact_or_task};
 use crate::tasks::{
-    cancel_task, cancelling, create_task_on, create_task_with, current_task_on, uncancel_task,
+    cancel_task, cancelling, create_task_on, create_task_with, current_task, uncancel_task,
 };
 use crate::waiter::{Waiter, exception_of, is_cancelled, is_done, set_result};
 use crate::{names, stdlib};
@@ -183,7 +183,7 @@ impl Ref<TaskGroup> {
                 running
             }
         };
-        let Some(parent) = current_task_on(&loop_)? else {
+        let Some(parent) = current_task(&loop_)? else {
             self.parent_task.clear();
             return Err(Raised::runtime_error(&format!(
                 "TaskGroup {} cannot determine the parent task",

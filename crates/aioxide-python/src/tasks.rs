@@ -11,11 +11,14 @@
 use std::cell::Cell;
 
 use crate::coroutines::Coroutine;
-use crate::events::{EventLoop, LoopRef, get_event_loop, get_running_loop, leaves_the_loop, report_callback_error};
+use crate::events::{
+    EventLoop, LoopRef, get_event_loop, get_running_loop, leaves_the_loop, report_callback_error,
+};
 use crate::ffi::task_state::{self, Registration};
 use crate::ffi::{
-    Builtin, Class, ClassBuilder, Counter, Extends, GilCell, Imported, Kind, Native, Obj, PyRes, Raised, Ref, Sent,
-    Slot, Visit, copy_current_context, function, in_context, link_future_class, preserving_exception, send, throw,
+    Builtin, Class, ClassBuilder, Counter, Extends, GilCell, Imported, Kind, Native, Obj, PyRes,
+    Raised, Ref, Sent, Slot, Visit, copy_current_context, function, in_context, link_future_class,
+    preserving_exception, send, throw,
 };
 use crate::futures::{self, Blocking, Future, FutureState, Wakeup, exact_or_task, init_future};
 use crate::{names, stdlib};
@@ -132,7 +135,11 @@ impl Task {
 }
 
 /// How a finished future wakes a task.
-static WAKEUP: Wakeup = Wakeup { body: wake_job, callable: wakeup_callable, context: task_context };
+static WAKEUP: Wakeup = Wakeup {
+    body: wake_job,
+    callable: wakeup_callable,
+    context: task_context,
+};
 
 /// The task's context.
 fn task_context(task: &Obj) -> Option<Obj> {
@@ -141,7 +148,9 @@ fn task_context(task: &Obj) -> Option<Obj> {
 
 /// The job that steps a task.
 fn step_job(_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
-    let Some(task) = CLASS.cast(&object) else { return Ok(()) };
+    let Some(task) = CLASS.cast(&object) else {
+        return Ok(());
+    };
     match task.step(None, Entry::Enter) {
         Ok(()) => Ok(()),
         Err(raised) => report_step(task, raised),
@@ -150,7 +159,9 @@ fn step_job(_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
 
 /// The job that wakes a task whose future is done.
 fn wake_job(_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
-    let Some(task) = CLASS.cast(&object) else { return Ok(()) };
+    let Some(task) = CLASS.cast(&object) else {
+        return Ok(());
+    };
     match task.wake(Entry::Enter) {
         Ok(()) => Ok(()),
         Err(raised) => report_step(task, raised),
@@ -167,8 +178,20 @@ fn report_step(task: &Ref<Task>, raised: Raised) -> PyRes<()> {
     let loop_ = task.future.loop_ref()?.obj().clone();
     let callable = step_callable(task, None)?;
     let context = task.context.get().map_or_else(copy_current_context, Ok)?;
-    let handle = Ref::new(crate::events::Handle::payload(&callable, &[], context, &loop_)?)?;
-    report_callback_error(Raised::restore(exception), &loop_, &callable, &Obj::tuple([])?, handle.obj(), None)
+    let handle = Ref::new(crate::events::Handle::payload(
+        &callable,
+        &[],
+        context,
+        &loop_,
+    )?)?;
+    report_callback_error(
+        Raised::restore(exception),
+        &loop_,
+        &callable,
+        &Obj::tuple([])?,
+        handle.obj(),
+        None,
+    )
 }
 
 /// Who enters the context of a step.
@@ -227,7 +250,9 @@ impl<'a> Current<'a> {
             }
             #[cfg(not(Py_3_14))]
             LoopRef::Native(native) => native.swap_current_task(None).map(drop),
-            _ => stdlib::leave_task()?.call([self.loop_.obj(), self.task.obj()]).map(drop),
+            _ => stdlib::leave_task()?
+                .call([self.loop_.obj(), self.task.obj()])
+                .map(drop),
         }
     }
 }
@@ -306,7 +331,10 @@ impl Ref<Task> {
     /// A task of exactly this class on a loop whose direct path is open.
     #[inline]
     pub fn spawn(loop_: &Ref<EventLoop>, coro: &Obj, options: &TaskOptions<'_>) -> PyRes<Self> {
-        let task = Self::new(Task { future: Future::payload(LoopRef::Native(loop_.clone())), ..Task::empty() })?;
+        let task = Self::new(Task {
+            future: Future::payload(LoopRef::Native(loop_.clone())),
+            ..Task::empty()
+        })?;
         task.start(coro, options)?;
         Ok(task)
     }
@@ -316,7 +344,10 @@ impl Ref<Task> {
     fn start(&self, coro: &Obj, options: &TaskOptions<'_>) -> PyRes<()> {
         if !is_coroutine(coro)? {
             self.log_destroy_pending.set(false);
-            return Err(Raised::type_error(&format!("a coroutine was expected, got {}", coro.repr()?)));
+            return Err(Raised::type_error(&format!(
+                "a coroutine was expected, got {}",
+                coro.repr()?
+            )));
         }
         match options.name {
             None => self.number.set(NUMBERS.next()),
@@ -363,7 +394,9 @@ impl Ref<Task> {
                 // What was raised must survive the restoring.
                 let mut restored = Ok(());
                 preserving_exception(|| {
-                    restored = swap_current(loop_, previous.as_ref()).map(drop).map_err(Raised::discard);
+                    restored = swap_current(loop_, previous.as_ref())
+                        .map(drop)
+                        .map_err(Raised::discard);
                 });
                 restored.map_err(|()| Raised::runtime_error("cannot restore the current task"))
             }
@@ -386,7 +419,10 @@ impl Ref<Task> {
         }
         let callable = step_callable(self, exception)?;
         let context = self.context.get();
-        loop_.clone().call_soon(&callable, &[], context.as_ref()).map(drop)
+        loop_
+            .clone()
+            .call_soon(&callable, &[], context.as_ref())
+            .map(drop)
     }
 
     /// One step: `send`, or `throw` if there is an exception. Off the direct path the handle has entered the context.
@@ -406,7 +442,9 @@ impl Ref<Task> {
             self.must_cancel.set(false);
         }
         self.fut_waiter.clear();
-        let Some(context) = self.context.get() else { return Err(not_initialized()) };
+        let Some(context) = self.context.get() else {
+            return Err(not_initialized());
+        };
         let loop_ = self.future.loop_ref()?;
         let current = Current::enter(loop_, self)?;
         let outcome = match entry {
@@ -431,7 +469,10 @@ impl Ref<Task> {
     fn already_done(&self, exception: Option<&Obj>) -> Raised {
         let text = || -> PyRes<String> {
             let exception = exception.map_or_else(|| Ok(String::from("None")), Obj::repr)?;
-            Ok(format!("__step(): already done: {} {exception}", self.obj().repr()?))
+            Ok(format!(
+                "__step(): already done: {} {exception}",
+                self.obj().repr()?
+            ))
         };
         match (text(), stdlib::invalid_state_error()) {
             (Ok(text), Ok(class)) => Raised::with(class, &text),
@@ -442,7 +483,9 @@ impl Ref<Task> {
     /// Drives the coroutine and deals with what comes out.
     #[inline]
     fn run_and_handle(&self, exception: Option<Obj>) -> PyRes<()> {
-        let Some(coro) = self.coro.get() else { return Err(not_initialized()) };
+        let Some(coro) = self.coro.get() else {
+            return Err(not_initialized());
+        };
         let sent = match exception {
             None => send(&coro, &Obj::none()),
             Some(exception) => throw(&coro, &exception),
@@ -490,7 +533,9 @@ impl Ref<Task> {
     /// The coroutine waits for `awaited`.
     #[inline]
     fn park(&self, awaited: &Obj) -> PyRes<()> {
-        let Some(future) = exact_or_task(awaited) else { return self.park_generic(awaited) };
+        let Some(future) = exact_or_task(awaited) else {
+            return self.park_generic(awaited);
+        };
         let loop_ = self.future.loop_ref()?;
         if !future.loop_ref()?.obj().is(loop_.obj()) {
             return self.throw_soon(&different_loop(self, awaited)?);
@@ -503,7 +548,10 @@ impl Ref<Task> {
             ));
         };
         if awaited.is(self.obj()) {
-            return self.throw_soon(&format!("Task cannot await on itself: {}", self.obj().repr()?));
+            return self.throw_soon(&format!(
+                "Task cannot await on itself: {}",
+                self.obj().repr()?
+            ));
         }
         if cfg!(Py_3_14) {
             task_state::add_awaited_by(awaited, self.obj())?;
@@ -523,7 +571,9 @@ impl Ref<Task> {
         if awaited.is_none() {
             return self.schedule_step(None);
         }
-        let blocking = awaited.getattr_opt(names::asyncio_future_blocking())?.filter(|mark| !mark.is_none());
+        let blocking = awaited
+            .getattr_opt(names::asyncio_future_blocking())?
+            .filter(|mark| !mark.is_none());
         let Some(blocking) = blocking else {
             let text = if awaited.is_generator() {
                 format!(
@@ -547,7 +597,10 @@ impl Ref<Task> {
             ));
         }
         if awaited.is(self.obj()) {
-            return self.throw_soon(&format!("Task cannot await on itself: {}", self.obj().repr()?));
+            return self.throw_soon(&format!(
+                "Task cannot await on itself: {}",
+                self.obj().repr()?
+            ));
         }
         if cfg!(Py_3_14) {
             task_state::add_awaited_by(awaited, self.obj())?;
@@ -557,7 +610,11 @@ impl Ref<Task> {
         awaited.setattr(names::asyncio_future_blocking(), &Obj::bool(false))?;
         let wakeup = wakeup_callable(self.obj())?;
         let context = self.context.get_or_none();
-        awaited.method_kw(names::add_done_callback(), &[&wakeup], &[(names::context(), &context)])?;
+        awaited.method_kw(
+            names::add_done_callback(),
+            &[&wakeup],
+            &[(names::context(), &context)],
+        )?;
         self.fut_waiter.set(awaited.clone());
         if self.must_cancel.get() && cancel_any(awaited, self.future.cancel_message())? {
             self.must_cancel.set(false);
@@ -575,7 +632,9 @@ impl Ref<Task> {
     #[inline]
     fn wake(&self, entry: Entry) -> PyRes<()> {
         let awaited = self.fut_waiter.take();
-        let Some(awaited) = awaited else { return self.step(None, entry) };
+        let Some(awaited) = awaited else {
+            return self.step(None, entry);
+        };
         if cfg!(Py_3_14) {
             task_state::discard_awaited_by(&awaited, self.obj())?;
         }
@@ -652,7 +711,11 @@ impl Ref<Task> {
 
     /// `set_name(value)`.
     pub fn set_name(&self, value: &Obj) -> PyRes<()> {
-        let name = if value.is_exact_str() { value.clone() } else { value.to_str()? };
+        let name = if value.is_exact_str() {
+            value.clone()
+        } else {
+            value.to_str()?
+        };
         task_state::publish_name(self, &name);
         self.name.set(name);
         Ok(())
@@ -673,7 +736,10 @@ impl Ref<Task> {
         let loop_ = self.future.loop_ref()?.clone();
         let context = Obj::dict()?;
         context.set_item(names::task(), self.obj())?;
-        context.set_item(names::message(), &Obj::str("Task was destroyed but it is pending!")?)?;
+        context.set_item(
+            names::message(),
+            &Obj::str("Task was destroyed but it is pending!")?,
+        )?;
         if let Some(traceback) = self.future.source_traceback().get() {
             context.set_item(names::source_traceback(), &traceback)?;
         }
@@ -690,7 +756,11 @@ fn not_initialized() -> Raised {
 /// The text of waiting for a future of another loop.
 #[cold]
 fn different_loop(task: &Ref<Task>, awaited: &Obj) -> PyRes<String> {
-    Ok(format!("Task {} got Future {} attached to a different loop", task.obj().repr()?, awaited.repr()?))
+    Ok(format!(
+        "Task {} got Future {} attached to a different loop",
+        task.obj().repr()?,
+        awaited.repr()?
+    ))
 }
 
 /// `future.cancel(msg=message)` for any kind of future.
@@ -702,7 +772,9 @@ pub fn cancel_any(future: &Obj, message: Option<Obj>) -> PyRes<bool> {
         return task.cancel(message);
     }
     let message = message.unwrap_or_else(Obj::none);
-    future.method_kw(names::cancel(), &[], &[(names::msg(), &message)])?.truth()
+    future
+        .method_kw(names::cancel(), &[], &[(names::msg(), &message)])?
+        .truth()
 }
 
 /// `task.cancel()` for any kind of task.
@@ -730,24 +802,6 @@ pub fn cancelling(task: &Obj) -> PyRes<i64> {
     }
 }
 
-/// `current_task(loop)`.
-#[inline]
-pub fn current_task_on(loop_: &Obj) -> PyRes<Option<Obj>> {
-    #[cfg(Py_3_14)]
-    if task_state::is_running_loop(loop_)? {
-        return Ok(task_state::current_task());
-    }
-    #[cfg(not(Py_3_14))]
-    if let Some(native) = EventLoop::class().cast(loop_)
-        && !native.is_current_task_published()
-        && let Some(task) = native.current_task()
-    {
-        return Ok(Some(task));
-    }
-    let task = stdlib::current_task()?.call([loop_])?;
-    Ok((!task.is_none()).then_some(task))
-}
-
 /// The callable that steps a task, for loops off the direct path.
 struct TaskStep {
     /// The task.
@@ -765,7 +819,10 @@ impl Native for TaskStep {
     }
 
     fn empty() -> Self {
-        Self { task: Slot::empty(), exception: Slot::empty() }
+        Self {
+            task: Slot::empty(),
+            exception: Slot::empty(),
+        }
     }
 
     fn traverse(&self, visit: &mut Visit<'_>) {
@@ -781,7 +838,10 @@ impl Native for TaskStep {
 
 /// Makes the callable that steps a task.
 fn step_callable(task: &Ref<Task>, exception: Option<Obj>) -> PyRes {
-    let payload = TaskStep { task: Slot::new(task.clone()), exception: Slot::empty() };
+    let payload = TaskStep {
+        task: Slot::new(task.clone()),
+        exception: Slot::empty(),
+    };
     if let Some(exception) = exception {
         payload.exception.set(exception);
     }
@@ -803,7 +863,9 @@ impl Native for TaskWakeup {
     }
 
     fn empty() -> Self {
-        Self { task: Slot::empty() }
+        Self {
+            task: Slot::empty(),
+        }
     }
 
     fn traverse(&self, visit: &mut Visit<'_>) {
@@ -817,8 +879,13 @@ impl Native for TaskWakeup {
 
 /// Makes the callable that wakes a task.
 fn wakeup_callable(task: &Obj) -> PyRes {
-    let Some(task) = CLASS.cast(task) else { return Err(not_initialized()) };
-    Ref::new(TaskWakeup { task: Slot::new(task.clone()) }).map(Ref::into_obj)
+    let Some(task) = CLASS.cast(task) else {
+        return Err(not_initialized());
+    };
+    Ref::new(TaskWakeup {
+        task: Slot::new(task.clone()),
+    })
+    .map(Ref::into_obj)
 }
 
 /// Wakes a task with a future that Python code hands over.
@@ -840,27 +907,35 @@ pub fn init(module: &Obj) -> PyRes<()> {
             if !args.is_empty() || kwargs.is_some() {
                 return Err(Raised::type_error("function takes no arguments"));
             }
-            let Some(task) = this.task.get() else { return Err(not_initialized()) };
+            let Some(task) = this.task.get() else {
+                return Err(not_initialized());
+            };
             task.step(this.exception.take(), Entry::Entered)?;
             Ok(Obj::none())
         })
         .getter("__self__", |this| Ok(this.task.get_or_none()))
-        .getter("__qualname__", |this| match this.task.get().and_then(|task| task.coro.get()) {
-            Some(coro) => coro.getattr(names::qualname()),
-            None => Obj::str("TaskStepMethWrapper"),
+        .getter("__qualname__", |this| {
+            match this.task.get().and_then(|task| task.coro.get()) {
+                Some(coro) => coro.getattr(names::qualname()),
+                None => Obj::str("TaskStepMethWrapper"),
+            }
         })
         .build()?;
     ClassBuilder::<TaskWakeup>::new("_asyncio", "TaskWakeupMethWrapper", "Wakes a task.")
         .sealed()
         .call(|this, args, _| {
             let (Some(task), [future]) = (this.task.get(), args) else {
-                return Err(Raised::type_error("task_wakeup() takes exactly one argument"));
+                return Err(Raised::type_error(
+                    "task_wakeup() takes exactly one argument",
+                ));
             };
             wake_by_hand(&task, future)?;
             Ok(Obj::none())
         })
         .compare(|this, other, how| {
-            let Some(other) = TASK_WAKEUP.cast(other) else { return Ok(None) };
+            let Some(other) = TASK_WAKEUP.cast(other) else {
+                return Ok(None);
+            };
             let same = this.task.get_or_none().is(&other.task.get_or_none());
             Ok(match how {
                 crate::ffi::Compare::Eq => Some(same),
@@ -928,6 +1003,7 @@ pub fn init(module: &Obj) -> PyRes<()> {
     let class = futures::common(builder).build()?;
     link_future_class::<Future, Task>()?;
     futures::set_task_class(&class);
+    Future::class().set_usual_subclass(&class);
     crate::ffi::add_to_module(module, "Task", &class)?;
     let (_, create_task) = function(
         Kind::Function,
@@ -972,14 +1048,20 @@ pub fn ensure_future(object: &Obj, loop_: Option<&Obj>) -> PyRes {
     } else if stdlib::isawaitable()?.call([object])?.truth()? {
         wrap_awaitable(object)?
     } else {
-        return Err(Raised::type_error("An asyncio.Future, a coroutine or an awaitable is required"));
+        return Err(Raised::type_error(
+            "An asyncio.Future, a coroutine or an awaitable is required",
+        ));
     };
     let loop_ = match loop_ {
         Some(loop_) => loop_.clone(),
         None => get_event_loop()?,
     };
     create_task_on(&loop_, &coro).map_err(|raised| {
-        if coro.is(object) && raised.is(Builtin::Runtime) { close_quietly(raised, &coro) } else { raised }
+        if coro.is(object) && raised.is(Builtin::Runtime) {
+            close_quietly(raised, &coro)
+        } else {
+            raised
+        }
     })
 }
 
@@ -998,10 +1080,13 @@ pub fn close_quietly(raised: Raised, coro: &Obj) -> Raised {
 }
 
 /// `current_task(loop)`.
+#[inline]
 pub fn current_task(loop_: &Obj) -> PyRes<Option<Obj>> {
     #[cfg(Py_3_14)]
-    if task_state::is_running_loop(loop_)? {
-        return Ok(task_state::current_task());
+    if task_state::is_running_loop(loop_)?
+        && let Some(task) = task_state::current_task()
+    {
+        return Ok(Some(task));
     }
     #[cfg(not(Py_3_14))]
     if let Some(native) = EventLoop::class().cast(loop_)
@@ -1009,7 +1094,16 @@ pub fn current_task(loop_: &Obj) -> PyRes<Option<Obj>> {
     {
         return Ok(Some(task));
     }
-    Ok(Some(stdlib::current_task()?.call([loop_])?).filter(|task| !task.is_none()))
+    visible_current_task(loop_)
+}
+
+/// The current task as whatever stands in `asyncio.tasks` knows it: tasks in pure Python have their own register.
+#[cold]
+fn visible_current_task(loop_: &Obj) -> PyRes<Option<Obj>> {
+    let task = stdlib::tasks_module()?
+        .getattr(names::current_task())?
+        .call([loop_])?;
+    Ok((!task.is_none()).then_some(task))
 }
 
 /// `loop.create_task(coro)`: natively on the direct path without a task factory, else through the method.
@@ -1041,7 +1135,9 @@ pub fn create_task_with(loop_: &Obj, coro: &Obj, keywords: &Obj) -> PyRes {
             return Ref::<Task>::spawn(native, coro, &options).map(Ref::into_obj);
         }
     }
-    loop_.getattr(names::create_task())?.call_dict(&Obj::tuple([coro.clone()])?, Some(keywords))
+    loop_
+        .getattr(names::create_task())?
+        .call_dict(&Obj::tuple([coro.clone()])?, Some(keywords))
 }
 
 /// A coroutine that awaits any awaitable, of Python's own class, as users see it in `get_coro()`.

@@ -5,8 +5,8 @@ use crate::chaining::chain_future;
 use crate::coroutines::coroutine;
 use crate::events::{get_running_loop, leaves_the_loop};
 use crate::ffi::{
-    Class, ClassBuilder, Kind, Machine, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Slot, Visit, add_to_module,
-    copy_current_context, function,
+    Class, ClassBuilder, Kind, Machine, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Slot, Visit,
+    add_to_module, copy_current_context, function,
 };
 use crate::tasks::{ensure_future, is_coroutine};
 use crate::waiter::Waiter;
@@ -35,7 +35,10 @@ impl ToThread {
         let run = copy_current_context()?.getattr(names::run())?;
         let call = std::mem::take(&mut self.call);
         let keywords = self.keywords.take();
-        let call = stdlib::partial()?.call_dict(&Obj::tuple(std::iter::once(run).chain(call))?, keywords.as_ref())?;
+        let call = stdlib::partial()?.call_dict(
+            &Obj::tuple(std::iter::once(run).chain(call))?,
+            keywords.as_ref(),
+        )?;
         let future = loop_.method(names::run_in_executor(), [&Obj::none(), &call])?;
         self.waiter.insert(Waiter::on(future)).start()
     }
@@ -85,7 +88,11 @@ impl Native for Start {
     }
 
     fn empty() -> Self {
-        Self { coro: Slot::empty(), loop_: Slot::empty(), future: Slot::empty() }
+        Self {
+            coro: Slot::empty(),
+            loop_: Slot::empty(),
+            future: Slot::empty(),
+        }
     }
 
     fn traverse(&self, visit: &mut Visit<'_>) {
@@ -104,16 +111,22 @@ impl Native for Start {
 impl Ref<Start> {
     /// Makes a task of the coroutine; a failure goes to the waiting thread and to the loop.
     fn start(&self) -> PyRes<()> {
-        let (Some(coro), Some(loop_), Some(future)) = (self.coro.get(), self.loop_.get(), self.future.get()) else {
+        let (Some(coro), Some(loop_), Some(future)) =
+            (self.coro.get(), self.loop_.get(), self.future.get())
+        else {
             return Ok(());
         };
-        let started = ensure_future(&coro, Some(&loop_)).and_then(|task| chain_future(&task, &future));
+        let started =
+            ensure_future(&coro, Some(&loop_)).and_then(|task| chain_future(&task, &future));
         let Err(raised) = started else { return Ok(()) };
         if leaves_the_loop(&raised) {
             return Err(raised);
         }
         let exception = raised.take();
-        if future.method(names::set_running_or_notify_cancel(), [])?.truth()? {
+        if future
+            .method(names::set_running_or_notify_cancel(), [])?
+            .truth()?
+        {
             future.method(names::set_exception(), [&exception])?;
         }
         Err(Raised::restore(exception))
@@ -137,26 +150,42 @@ fn run_coroutine_threadsafe(coro: &Obj, loop_: &Obj) -> PyRes {
 
 /// Makes the class and the functions.
 pub fn init(module: &Obj) -> PyRes<()> {
-    ClassBuilder::<Start>::new("aioxide", "callback", "Starts a coroutine that came from another thread.")
-        .sealed()
-        .call(|this, args, kwargs| {
-            if !args.is_empty() || kwargs.is_some() {
-                return Err(Raised::type_error("callback() takes no arguments"));
-            }
-            this.start()?;
-            Ok(Obj::none())
-        })
-        .getter("__name__", |_| Obj::str("callback"))
-        .getter("__qualname__", |_| Obj::str("run_coroutine_threadsafe.<locals>.callback"))
-        .build()?;
+    ClassBuilder::<Start>::new(
+        "aioxide",
+        "callback",
+        "Starts a coroutine that came from another thread.",
+    )
+    .sealed()
+    .call(|this, args, kwargs| {
+        if !args.is_empty() || kwargs.is_some() {
+            return Err(Raised::type_error("callback() takes no arguments"));
+        }
+        this.start()?;
+        Ok(Obj::none())
+    })
+    .getter("__name__", |_| Obj::str("callback"))
+    .getter("__qualname__", |_| {
+        Obj::str("run_coroutine_threadsafe.<locals>.callback")
+    })
+    .build()?;
     let (_, to_thread) = function(
         Kind::CoroutineFunction,
         "asyncio.threads",
         "to_thread(func, /, *args, **kwargs)",
         "Calls `func(*args, **kwargs)` in a thread of the default executor, in a copy of the current context.",
         |args| {
-            let call = std::iter::once(args.req(0)).chain(args.rest()).cloned().collect();
-            coroutine("to_thread", ToThread { call, keywords: args.keywords().cloned(), waiter: None })
+            let call = std::iter::once(args.req(0))
+                .chain(args.rest())
+                .cloned()
+                .collect();
+            coroutine(
+                "to_thread",
+                ToThread {
+                    call,
+                    keywords: args.keywords().cloned(),
+                    waiter: None,
+                },
+            )
         },
     )?;
     add_to_module(module, "to_thread", &to_thread)?;

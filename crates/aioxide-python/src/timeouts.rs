@@ -21,7 +21,7 @@ use crate::ffi::{
     Builtin, Class, ClassBuilder, Kind, Machine, Native, Obj, PyRes, Raised, Ref, Resume, Sent,
     Slot, Visit, add_to_module, copy_current_context, function,
 };
-use crate::tasks::{cancel_task, cancelling, current_task_on, uncancel_task};
+use crate::tasks::{cancel_task, cancelling, current_task, uncancel_task};
 use crate::{names, stdlib};
 
 /// Native names of this module.
@@ -230,7 +230,7 @@ impl Ref<Timeout> {
             return Err(Raised::runtime_error("Timeout has already been entered"));
         }
         let loop_ = get_running_loop()?;
-        let Some(task) = current_task_on(&loop_)? else {
+        let Some(task) = current_task(&loop_)? else {
             return Err(Raised::runtime_error(
                 "Timeout should be used inside a task",
             ));

@@ -21,13 +21,19 @@ impl Waiter {
     /// A new future of the loop.
     #[inline]
     pub fn create(loop_: &Obj) -> PyRes<Self> {
-        Ok(Self { future: create_future(loop_)?, delegate: None })
+        Ok(Self {
+            future: create_future(loop_)?,
+            delegate: None,
+        })
     }
 
     /// A waiter for a future that exists already.
     #[inline]
     pub fn on(future: Obj) -> Self {
-        Self { future, delegate: None }
+        Self {
+            future,
+            delegate: None,
+        }
     }
 
     /// The future.
@@ -57,7 +63,9 @@ impl Waiter {
         match (&self.delegate, exact_or_task(&self.future)) {
             (None, Some(native)) => native.resumed(input).map(Sent::Return),
             (Some(delegate), _) => delegate.resume(input),
-            (None, None) => Err(Raised::runtime_error("a waiter was resumed before it was started")),
+            (None, None) => Err(Raised::runtime_error(
+                "a waiter was resumed before it was started",
+            )),
         }
     }
 
@@ -105,7 +113,10 @@ pub fn exception_of(future: &Obj) -> PyRes<Option<Obj>> {
             native.mark_retrieved();
             Ok(native.failure())
         }
-        _ => Ok(Some(future.method(names::exception(), [])?).filter(|exception| !exception.is_none())),
+        _ => {
+            Ok(Some(future.method(names::exception(), [])?)
+                .filter(|exception| !exception.is_none()))
+        }
     }
 }
 

@@ -11,16 +11,28 @@ use crate::{names, stdlib};
 /// Adds this file's methods.
 pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoop> {
     builder
-        .method("_asyncgen_firstiter_hook(self, agen)", "Notes an async generator that is about to start.", |this, args| {
-            first_iteration(this, args.req(0))
-        })
-        .method("_asyncgen_finalizer_hook(self, agen)", "Closes an async generator that nobody refers to.", |this, args| {
-            finalize(this, args.req(0))
-        })
-        .coroutine("shutdown_asyncgens(self)", "Closes every async generator that has started.", |this, _| {
-            let machine = Shutdown { loop_: this.clone(), closing: Vec::new(), waiter: None };
-            coroutine("BaseEventLoop.shutdown_asyncgens", machine)
-        })
+        .method(
+            "_asyncgen_firstiter_hook(self, agen)",
+            "Notes an async generator that is about to start.",
+            |this, args| first_iteration(this, args.req(0)),
+        )
+        .method(
+            "_asyncgen_finalizer_hook(self, agen)",
+            "Closes an async generator that nobody refers to.",
+            |this, args| finalize(this, args.req(0)),
+        )
+        .coroutine(
+            "shutdown_asyncgens(self)",
+            "Closes every async generator that has started.",
+            |this, _| {
+                let machine = Shutdown {
+                    loop_: this.clone(),
+                    closing: Vec::new(),
+                    waiter: None,
+                };
+                coroutine("BaseEventLoop.shutdown_asyncgens", machine)
+            },
+        )
 }
 
 /// The set of async generators, as Python code sees it.
@@ -48,7 +60,9 @@ fn finalize(this: &Ref<EventLoop>, agen: &Obj) -> PyRes<()> {
     }
     let create_task = this.obj().getattr(names::create_task())?;
     let closing = agen.method(names::aclose(), [])?;
-    this.obj().method(names::call_soon_threadsafe(), [&create_task, &closing]).map(drop)
+    this.obj()
+        .method(names::call_soon_threadsafe(), [&create_task, &closing])
+        .map(drop)
 }
 
 /// The body of `shutdown_asyncgens`.
@@ -71,10 +85,14 @@ impl Shutdown {
         }
         self.closing = known.items()?;
         known.method(names::clear(), [])?;
-        let closing = self.closing.iter().map(|agen| agen.method(names::aclose(), [])).collect::<PyRes<Vec<Obj>>>()?;
+        let closing = self
+            .closing
+            .iter()
+            .map(|agen| agen.method(names::aclose(), []))
+            .collect::<PyRes<Vec<Obj>>>()?;
         let closing: Vec<&Obj> = closing.iter().collect();
-        let gathered =
-            stdlib::gather()?.call_kw(&closing, &[(names::return_exceptions(), &Obj::bool(true))])?;
+        let gathered = stdlib::gather()?
+            .call_kw(&closing, &[(names::return_exceptions(), &Obj::bool(true))])?;
         let sent = self.waiter.insert(Waiter::on(gathered)).start()?;
         self.go_on(sent)
     }
@@ -97,11 +115,17 @@ impl Shutdown {
     /// Tells the loop's exception handler of a generator that failed to close.
     fn report(&self, error: &Obj, agen: &Obj) -> PyRes<()> {
         let context = Obj::dict()?;
-        let text = format!("an error occurred during closing of asynchronous generator {}", agen.repr()?);
+        let text = format!(
+            "an error occurred during closing of asynchronous generator {}",
+            agen.repr()?
+        );
         context.set_item(names::message(), &Obj::str(&text)?)?;
         context.set_item(names::exception(), error)?;
         context.set_item(names::asyncgen(), agen)?;
-        self.loop_.obj().method(names::call_exception_handler(), [&context]).map(drop)
+        self.loop_
+            .obj()
+            .method(names::call_exception_handler(), [&context])
+            .map(drop)
     }
 }
 

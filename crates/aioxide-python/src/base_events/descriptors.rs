@@ -23,29 +23,40 @@ pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoo
             "Calls `callback(*args)` whenever the descriptor or file object can be read.",
             |this, args| add(this, args, Direction::Read),
         )
-        .method("remove_reader(self, fd)", "Ends `add_reader`; `False` if there was nothing.", |this, args| {
-            remove(this, args.req(0), Direction::Read)
-        })
+        .method(
+            "remove_reader(self, fd)",
+            "Ends `add_reader`; `False` if there was nothing.",
+            |this, args| remove(this, args.req(0), Direction::Read),
+        )
         .method(
             "add_writer(self, fd, callback, *args)",
             "Calls `callback(*args)` whenever the descriptor or file object can be written.",
             |this, args| add(this, args, Direction::Write),
         )
-        .method("remove_writer(self, fd)", "Ends `add_writer`; `False` if there was nothing.", |this, args| {
-            remove(this, args.req(0), Direction::Write)
-        })
+        .method(
+            "remove_writer(self, fd)",
+            "Ends `add_writer`; `False` if there was nothing.",
+            |this, args| remove(this, args.req(0), Direction::Write),
+        )
 }
 
 /// The descriptor of an `int` or a file object.
 fn descriptor(object: &Obj) -> PyRes<i32> {
-    let number = if object.is_int() { object.as_i64() } else { fileno(object) };
+    let number = if object.is_int() {
+        object.as_i64()
+    } else {
+        fileno(object)
+    };
     let number = match number {
         Ok(number) => number,
         Err(raised)
-            if raised.is(Builtin::Attribute) || raised.is(Builtin::Type) || raised.is(Builtin::Value) =>
+            if raised.is(Builtin::Attribute)
+                || raised.is(Builtin::Type)
+                || raised.is(Builtin::Value) =>
         {
             let context = raised.take();
-            let error = Builtin::Value.instance(&format!("Invalid file object: {}", object.repr()?))?;
+            let error =
+                Builtin::Value.instance(&format!("Invalid file object: {}", object.repr()?))?;
             error.set_exception_context(Some(context));
             error.setattr_str("__suppress_context__", &Obj::bool(true))?;
             return Err(Raised::restore(error));
@@ -54,25 +65,38 @@ fn descriptor(object: &Obj) -> PyRes<i32> {
     };
     match i32::try_from(number) {
         Ok(fd) if fd >= 0 => Ok(fd),
-        _ => Err(Raised::value_error(&format!("Invalid file descriptor: {number}"))),
+        _ => Err(Raised::value_error(&format!(
+            "Invalid file descriptor: {number}"
+        ))),
     }
 }
 
 /// `int(object.fileno())`.
 fn fileno(object: &Obj) -> PyRes<i64> {
     let number = object.method(names::fileno(), [])?;
-    Obj::import("builtins")?.getattr_str("int")?.call([&number])?.as_i64()
+    Obj::import("builtins")?
+        .getattr_str("int")?
+        .call([&number])?
+        .as_i64()
 }
 
 /// Registers a callback; one that was there is cancelled.
 fn add(this: &Ref<EventLoop>, args: &Args<'_>, direction: Direction) -> PyRes<()> {
     let fd = descriptor(args.req(0))?;
     this.check_closed()?;
-    let handle = Ref::new(Handle::payload(args.req(1), args.rest(), copy_current_context()?, this.obj())?)?;
+    let handle = Ref::new(Handle::payload(
+        args.req(1),
+        args.rest(),
+        copy_current_context()?,
+        this.obj(),
+    )?)?;
     if this.debug.get() {
         handle.record_source()?;
     }
-    let job = Job { body: run_handle, object: handle.obj().clone() };
+    let job = Job {
+        body: run_handle,
+        object: handle.obj().clone(),
+    };
     let scheduler = this.scheduler()?;
     let replaced = match direction {
         Direction::Read => scheduler.add_reader(fd, job),
@@ -108,7 +132,9 @@ fn remove(this: &Ref<EventLoop>, object: &Obj, direction: Direction) -> PyRes<bo
     drop(job);
     let handle = {
         let mut descriptors = this.descriptors.borrow_mut();
-        let Some(watched) = descriptors.get_mut(&fd) else { return Ok(false) };
+        let Some(watched) = descriptors.get_mut(&fd) else {
+            return Ok(false);
+        };
         let handle = match direction {
             Direction::Read => watched.reader.take(),
             Direction::Write => watched.writer.take(),

@@ -35,22 +35,33 @@ pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoo
 /// `call_exception_handler`.
 fn call_exception_handler(this: &Ref<EventLoop>, context: &Obj) -> PyRes<()> {
     let Some(handler) = this.exception_handler.get() else {
-        return match this.obj().method(names::default_exception_handler(), [context]) {
+        return match this
+            .obj()
+            .method(names::default_exception_handler(), [context])
+        {
             Ok(_) => Ok(()),
             Err(raised) if leaves_the_loop(&raised) => Err(raised),
             Err(raised) => log_error(raised, "Exception in default exception handler"),
         };
     };
-    let Err(raised) = call_handler(this, &handler, context) else { return Ok(()) };
+    let Err(raised) = call_handler(this, &handler, context) else {
+        return Ok(());
+    };
     if leaves_the_loop(&raised) {
         return Err(raised);
     }
     let exception = raised.take();
     let report = Obj::dict()?;
-    report.set_item(names::message(), &Obj::str("Unhandled error in exception handler")?)?;
+    report.set_item(
+        names::message(),
+        &Obj::str("Unhandled error in exception handler")?,
+    )?;
     report.set_item(names::exception(), &exception)?;
     report.set_item(names::context(), context)?;
-    match this.obj().method(names::default_exception_handler(), [&report]) {
+    match this
+        .obj()
+        .method(names::default_exception_handler(), [&report])
+    {
         Ok(_) => Ok(()),
         Err(raised) if leaves_the_loop(&raised) => Err(raised),
         Err(raised) => log_error(
@@ -63,7 +74,10 @@ fn call_exception_handler(this: &Ref<EventLoop>, context: &Obj) -> PyRes<()> {
 /// Calls the handler in the context of the task, future or handle that the report is about.
 fn call_handler(this: &Ref<EventLoop>, handler: &Obj, context: &Obj) -> PyRes<()> {
     for name in [names::task(), names::future(), names::handle()] {
-        let Some(thing) = context.method(names::get(), [name]).map(|thing| (!thing.is_none()).then_some(thing))? else {
+        let Some(thing) = context
+            .method(names::get(), [name])
+            .map(|thing| (!thing.is_none()).then_some(thing))?
+        else {
             continue;
         };
         if let Some(get_context) = thing.getattr_opt(names::get_context())? {
@@ -81,6 +95,10 @@ fn call_handler(this: &Ref<EventLoop>, handler: &Obj, context: &Obj) -> PyRes<()
 fn log_error(raised: Raised, message: &str) -> PyRes<()> {
     let exception = raised.take();
     stdlib::logger()?
-        .method_kw(names::error(), &[&Obj::str(message)?], &[(names::exc_info(), &exception)])
+        .method_kw(
+            names::error(),
+            &[&Obj::str(message)?],
+            &[(names::exc_info(), &exception)],
+        )
         .map(drop)
 }

@@ -6,8 +6,8 @@ use crate::chaining::wrap_future;
 use crate::coroutines::{Coroutine, coroutine};
 use crate::events::EventLoop;
 use crate::ffi::{
-    Args, Builtin, Class, ClassBuilder, Machine, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Slot, Visit, Warning,
-    preserving_exception, warn,
+    Args, Builtin, Class, ClassBuilder, Machine, Native, Obj, PyRes, Raised, Ref, Resume, Sent,
+    Slot, Visit, Warning, preserving_exception, warn,
 };
 use crate::waiter::{Waiter, create_future, is_cancelled};
 use crate::{names, stdlib};
@@ -22,24 +22,34 @@ pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoo
             "Calls `func(*args)` in an executor, the default one if `None`. Returns a future.",
             run_in_executor,
         )
-        .method("set_default_executor(self, executor)", "Sets the executor of `run_in_executor(None, …)`.", |this, args| {
-            if !args.req(0).isinstance(stdlib::thread_pool_executor()?)? {
-                return Err(Raised::type_error("executor must be ThreadPoolExecutor instance"));
-            }
-            this.default_executor.set(args.req(0).clone());
-            Ok(())
-        })
-        .method("_check_default_executor(self)", "Raises if the default executor was shut down.", |this, _| {
-            check_default_executor(this)
-        })
+        .method(
+            "set_default_executor(self, executor)",
+            "Sets the executor of `run_in_executor(None, …)`.",
+            |this, args| {
+                if !args.req(0).isinstance(stdlib::thread_pool_executor()?)? {
+                    return Err(Raised::type_error(
+                        "executor must be ThreadPoolExecutor instance",
+                    ));
+                }
+                this.default_executor.set(args.req(0).clone());
+                Ok(())
+            },
+        )
+        .method(
+            "_check_default_executor(self)",
+            "Raises if the default executor was shut down.",
+            |this, _| check_default_executor(this),
+        )
         .coroutine(
             "shutdown_default_executor(self, timeout=None)",
             "Waits until the default executor has finished its calls, at most `timeout` seconds.",
             |this, args| shutdown_default_executor(this, args.get(0)),
         )
-        .method("_do_shutdown(self, future)", "Ends the default executor; runs in a thread of its own.", |this, args| {
-            do_shutdown(this, args.req(0))
-        })
+        .method(
+            "_do_shutdown(self, future)",
+            "Ends the default executor; runs in a thread of its own.",
+            |this, args| do_shutdown(this, args.req(0)),
+        )
 }
 
 /// Refuses once the default executor was shut down.
@@ -77,17 +87,28 @@ fn default_executor(this: &Ref<EventLoop>) -> PyRes {
         return Ok(executor);
     }
     let prefix = Obj::str("asyncio")?;
-    let executor = stdlib::thread_pool_executor()?.call_kw(&[], &[(names::thread_name_prefix(), &prefix)])?;
+    let executor =
+        stdlib::thread_pool_executor()?.call_kw(&[], &[(names::thread_name_prefix(), &prefix)])?;
     this.default_executor.set(executor.clone());
     Ok(executor)
 }
 
 /// `shutdown_default_executor`.
-fn shutdown_default_executor(this: &Ref<EventLoop>, timeout: Option<&Obj>) -> PyRes<Ref<Coroutine>> {
+fn shutdown_default_executor(
+    this: &Ref<EventLoop>,
+    timeout: Option<&Obj>,
+) -> PyRes<Ref<Coroutine>> {
     let timeout = timeout.cloned().unwrap_or_else(Obj::none);
     coroutine(
         "BaseEventLoop.shutdown_default_executor",
-        Shutdown { loop_: this.clone(), timeout, thread: None, expiry: None, timer: None, waiter: None },
+        Shutdown {
+            loop_: this.clone(),
+            timeout,
+            thread: None,
+            expiry: None,
+            timer: None,
+            waiter: None,
+        },
     )
 }
 
@@ -117,12 +138,20 @@ impl Shutdown {
         let loop_ = self.loop_.obj();
         let future = create_future(loop_)?;
         let target = loop_.getattr(names::do_shutdown())?;
-        let thread = stdlib::thread()?
-            .call_kw(&[], &[(names::target(), &target), (names::args(), &Obj::tuple([future.clone()])?)])?;
+        let thread = stdlib::thread()?.call_kw(
+            &[],
+            &[
+                (names::target(), &target),
+                (names::args(), &Obj::tuple([future.clone()])?),
+            ],
+        )?;
         thread.method(names::start(), [])?;
         self.thread = Some(thread);
         if !self.timeout.is_none() {
-            let expiry = Ref::new(Expiry { future: Slot::new(future.clone()), expired: Cell::new(false) })?;
+            let expiry = Ref::new(Expiry {
+                future: Slot::new(future.clone()),
+                expired: Cell::new(false),
+            })?;
             self.timer = Some(loop_.method(names::call_later(), [&self.timeout, expiry.obj()])?);
             self.expiry = Some(expiry);
         }
@@ -135,7 +164,10 @@ impl Shutdown {
 
     /// The wait is over; `thrown` says that somebody threw an exception in.
     fn finish(&mut self, outcome: PyRes<Sent>, thrown: bool) -> PyRes<Sent> {
-        let expired = self.expiry.as_ref().is_some_and(|expiry| expiry.expired.get());
+        let expired = self
+            .expiry
+            .as_ref()
+            .is_some_and(|expiry| expiry.expired.get());
         let raised = match outcome {
             Ok(_) => {
                 self.cancel_timer()?;
@@ -147,7 +179,8 @@ impl Shutdown {
             Err(raised) => raised,
         };
         // The executor's own TimeoutError counts as the end of the time, as it does in asyncio.
-        let late = raised.is(Builtin::Timeout) || (expired && !thrown && raised.matches(stdlib::cancelled_error()?));
+        let late = raised.is(Builtin::Timeout)
+            || (expired && !thrown && raised.matches(stdlib::cancelled_error()?));
         if !late {
             preserving_exception(|| {
                 if let Err(raised) = self.cancel_timer() {
@@ -161,11 +194,17 @@ impl Shutdown {
         let seconds = self.timeout.to_str()?.text()?;
         warn(
             Warning::Runtime,
-            &format!("The executor did not finishing joining its threads within {seconds} seconds."),
+            &format!(
+                "The executor did not finishing joining its threads within {seconds} seconds."
+            ),
             1,
         )?;
         if let Some(executor) = self.loop_.default_executor.get() {
-            executor.method_kw(names::shutdown(), &[], &[(names::wait(), &Obj::bool(false))])?;
+            executor.method_kw(
+                names::shutdown(),
+                &[],
+                &[(names::wait(), &Obj::bool(false))],
+            )?;
         }
         Ok(Sent::Return(Obj::none()))
     }
@@ -228,7 +267,10 @@ impl Native for Expiry {
     }
 
     fn empty() -> Self {
-        Self { future: Slot::empty(), expired: Cell::new(false) }
+        Self {
+            future: Slot::empty(),
+            expired: Cell::new(false),
+        }
     }
 
     fn traverse(&self, visit: &mut Visit<'_>) {
@@ -245,7 +287,9 @@ pub(super) fn init() -> PyRes<()> {
     ClassBuilder::<Expiry>::new("aioxide", "expiry", "Ends the wait for an executor.")
         .sealed()
         .call(|this, _, _| {
-            let Some(future) = this.future.get() else { return Ok(Obj::none()) };
+            let Some(future) = this.future.get() else {
+                return Ok(Obj::none());
+            };
             if future.method(names::cancel(), [])?.truth()? {
                 this.expired.set(true);
             }
@@ -257,7 +301,9 @@ pub(super) fn init() -> PyRes<()> {
 
 /// `_do_shutdown`: waits for the executor's threads, then tells the loop.
 fn do_shutdown(this: &Ref<EventLoop>, future: &Obj) -> PyRes<()> {
-    let Err(raised) = join_executor(this, future) else { return Ok(()) };
+    let Err(raised) = join_executor(this, future) else {
+        return Ok(());
+    };
     if !raised.is(Builtin::Exception) {
         return Err(raised);
     }
@@ -266,7 +312,9 @@ fn do_shutdown(this: &Ref<EventLoop>, future: &Obj) -> PyRes<()> {
         return Ok(());
     }
     let set_exception = future.getattr(names::set_exception())?;
-    this.obj().method(names::call_soon_threadsafe(), [&set_exception, &exception]).map(drop)
+    this.obj()
+        .method(names::call_soon_threadsafe(), [&set_exception, &exception])
+        .map(drop)
 }
 
 /// The part of `_do_shutdown` that may fail.
@@ -277,5 +325,10 @@ fn join_executor(this: &Ref<EventLoop>, future: &Obj) -> PyRes<()> {
         return Ok(());
     }
     let set_result = stdlib::set_result_unless_cancelled()?;
-    this.obj().method(names::call_soon_threadsafe(), [set_result, future, &Obj::none()]).map(drop)
+    this.obj()
+        .method(
+            names::call_soon_threadsafe(),
+            [set_result, future, &Obj::none()],
+        )
+        .map(drop)
 }

@@ -7,8 +7,8 @@ use aioxide_engine::{Plan, Scheduler, monotonic_ns};
 
 use crate::events::{EventLoop, Handle, run_handle, run_thread_safe, run_timer};
 use crate::ffi::{
-    Args, Builtin, ClassBuilder, GilCell, Kind, Native, Obj, PyRes, Raised, Ref, check_signals, function, ident,
-    preserving_exception, warn_resource, without_gil,
+    Args, Builtin, ClassBuilder, GilCell, Kind, Native, Obj, PyRes, Raised, Ref, check_signals,
+    function, ident, preserving_exception, warn_resource, without_gil,
 };
 use crate::tasks::ensure_future;
 use crate::{names, stdlib};
@@ -16,7 +16,9 @@ use crate::{names, stdlib};
 /// `__init__`.
 pub(super) fn init_loop(this: &Ref<EventLoop>) -> PyRes<()> {
     if this.initialized.get() {
-        return Err(Raised::runtime_error("the event loop is already initialized"));
+        return Err(Raised::runtime_error(
+            "the event loop is already initialized",
+        ));
     }
     let scheduler = Scheduler::new().map_err(|error| os_error(&error))?;
     *this.scheduler.borrow_mut() = Some(Rc::new(scheduler));
@@ -33,7 +35,9 @@ pub(super) fn init_loop(this: &Ref<EventLoop>) -> PyRes<()> {
 pub(super) fn os_error(error: &std::io::Error) -> Raised {
     let code = i64::from(error.raw_os_error().unwrap_or(0));
     let made = || -> PyRes {
-        let text = Obj::import("os")?.getattr_str("strerror")?.call([&Obj::int(code)?])?;
+        let text = Obj::import("os")?
+            .getattr_str("strerror")?
+            .call([&Obj::int(code)?])?;
         Builtin::Os.class().call([&Obj::int(code)?, &text])
     };
     match made() {
@@ -57,26 +61,58 @@ pub(super) fn repr(this: &Ref<EventLoop>) -> PyRes<String> {
 /// Adds this file's methods.
 pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoop> {
     builder
-        .method("run_forever(self)", "Runs until `stop()` is called.", |this, _| run_forever(this))
+        .method(
+            "run_forever(self)",
+            "Runs until `stop()` is called.",
+            |this, _| run_forever(this),
+        )
         .method(
             "run_until_complete(self, future)",
             "Runs until the future is done; returns its result or raises its exception.",
             |this, args| run_until_complete(this, args.req(0)),
         )
-        .method("stop(self)", "Ends `run_forever` after the current turn.", |this, _| {
-            this.stopping.set(true);
-            Ok(())
+        .method(
+            "stop(self)",
+            "Ends `run_forever` after the current turn.",
+            |this, _| {
+                this.stopping.set(true);
+                Ok(())
+            },
+        )
+        .method("is_running(self)", "Is the loop running?", |this, _| {
+            Ok(this.thread_id.get() != 0)
         })
-        .method("is_running(self)", "Is the loop running?", |this, _| Ok(this.thread_id.get() != 0))
-        .method("is_closed(self)", "Was the loop closed?", |this, _| Ok(this.closed.get()))
-        .method("close(self)", "Closes the loop: drops what is queued, does not wait for the executor.", |this, _| {
-            close(this)
+        .method("is_closed(self)", "Was the loop closed?", |this, _| {
+            Ok(this.closed.get())
         })
-        .method("time(self)", "The loop's clock, in seconds: `time.monotonic()`.", |_, _| Ok(now()))
-        .method("get_debug(self)", "Is debug mode on?", |this, _| Ok(this.debug.get()))
-        .method("set_debug(self, enabled)", "Turns debug mode on or off.", set_debug)
-        .method("_check_closed(self)", "Raises if the loop is closed.", |this, _| this.check_closed())
-        .method("_check_running(self)", "Raises if this or another loop is running.", |this, _| check_running(this))
+        .method(
+            "close(self)",
+            "Closes the loop: drops what is queued, does not wait for the executor.",
+            |this, _| close(this),
+        )
+        .method(
+            "time(self)",
+            "The loop's clock, in seconds: `time.monotonic()`.",
+            |_, _| Ok(now()),
+        )
+        .method("get_debug(self)", "Is debug mode on?", |this, _| {
+            Ok(this.debug.get())
+        })
+        .method(
+            "set_debug(self, enabled)",
+            "Turns debug mode on or off.",
+            set_debug,
+        )
+        .method(
+            "_check_closed(self)",
+            "Raises if the loop is closed.",
+            |this, _| this.check_closed(),
+        )
+        .method(
+            "_check_running(self)",
+            "Raises if this or another loop is running.",
+            |this, _| check_running(this),
+        )
         .method(
             "_set_coroutine_origin_tracking(self, enabled)",
             "Turns the tracking of where coroutines were made on or off.",
@@ -85,13 +121,20 @@ pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoo
 }
 
 /// The clock in seconds, as `time.monotonic()` gives it.
-#[expect(clippy::cast_precision_loss, reason = "a clock in nanoseconds fits a double for months of uptime")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a clock in nanoseconds fits a double for months of uptime"
+)]
 pub fn now() -> f64 {
     monotonic_ns() as f64 / 1e9
 }
 
 /// A deadline in seconds as nanoseconds, rounded up so that it never fires early.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates, which is meant")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the cast saturates, which is meant"
+)]
 pub fn nanoseconds(seconds: f64) -> u64 {
     (seconds * 1e9).ceil() as u64
 }
@@ -102,7 +145,9 @@ fn check_running(this: &Ref<EventLoop>) -> PyRes<()> {
         return Err(Raised::runtime_error("This event loop is already running"));
     }
     if crate::events::running_loop()?.is_some() {
-        return Err(Raised::runtime_error("Cannot run the event loop while another loop is running"));
+        return Err(Raised::runtime_error(
+            "Cannot run the event loop while another loop is running",
+        ));
     }
     Ok(())
 }
@@ -125,16 +170,27 @@ fn set_up(this: &Ref<EventLoop>) -> PyRes<Setup> {
     let hooked = || -> PyRes<Option<Obj>> {
         let first = this.obj().getattr(names::asyncgen_firstiter_hook())?;
         let last = this.obj().getattr(names::asyncgen_finalizer_hook())?;
-        stdlib::set_asyncgen_hooks()?
-            .call_kw(&[], &[(names::firstiter(), &first), (names::finalizer(), &last)])?;
+        stdlib::set_asyncgen_hooks()?.call_kw(
+            &[],
+            &[(names::firstiter(), &first), (names::finalizer(), &last)],
+        )?;
         stdlib::set_running_loop()?.call([this.obj()])?;
         wake_on_signals(this)
     };
     match hooked() {
-        Ok(wakeup_fd) => Ok(Setup { agen_hooks, wakeup_fd }),
+        Ok(wakeup_fd) => Ok(Setup {
+            agen_hooks,
+            wakeup_fd,
+        }),
         Err(raised) => {
             preserving_exception(|| {
-                if let Err(raised) = tear_down(this, &Setup { agen_hooks, wakeup_fd: None }) {
+                if let Err(raised) = tear_down(
+                    this,
+                    &Setup {
+                        agen_hooks,
+                        wakeup_fd: None,
+                    },
+                ) {
                     raised.discard();
                 }
             });
@@ -201,7 +257,9 @@ fn restore_wakeup_fd(this: &Ref<EventLoop>, previous: &Obj) -> PyRes<()> {
     }
     SIGNALS_ARE_OURS.set(false);
     let found = stdlib::set_wakeup_fd()?.call([previous])?;
-    let ours = this.scheduler().map_or(-1, |scheduler| i64::from(scheduler.wakeup_fd()));
+    let ours = this
+        .scheduler()
+        .map_or(-1, |scheduler| i64::from(scheduler.wakeup_fd()));
     if found.as_i64()? != ours && found.as_i64()? != -1 {
         stdlib::set_wakeup_fd()?.call([&found])?;
     }
@@ -243,7 +301,11 @@ fn turn(this: &Ref<EventLoop>) -> PyRes<()> {
         if this.has_native_clock() {
             return monotonic_ns();
         }
-        match this.obj().method(names::time(), []).and_then(|time| time.as_f64()) {
+        match this
+            .obj()
+            .method(names::time(), [])
+            .and_then(|time| time.as_f64())
+        {
             Ok(time) => nanoseconds_down(time),
             Err(raised) => {
                 failed.set(Some(raised.take()));
@@ -252,10 +314,18 @@ fn turn(this: &Ref<EventLoop>) -> PyRes<()> {
         }
     };
     match scheduler.plan(clock, this.stopping.get()) {
-        Plan::Run { check_signals: false } => {}
-        Plan::Run { check_signals: true } => check_signals()?,
+        Plan::Run {
+            check_signals: false,
+        } => {}
+        Plan::Run {
+            check_signals: true,
+        } => check_signals()?,
         Plan::Wait(mut wait) => {
-            let waited = if wait.may_block() { without_gil(|| wait.block()) } else { wait.block() };
+            let waited = if wait.may_block() {
+                without_gil(|| wait.block())
+            } else {
+                wait.block()
+            };
             scheduler.finish(wait, clock);
             waited.map_err(|error| os_error(&error))?;
             check_signals()?;
@@ -276,7 +346,11 @@ fn turn(this: &Ref<EventLoop>) -> PyRes<()> {
 }
 
 /// A time in seconds as nanoseconds, rounded down, as a clock is.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates, which is meant")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the cast saturates, which is meant"
+)]
 fn nanoseconds_down(seconds: f64) -> u64 {
     (seconds * 1e9).round() as u64
 }
@@ -287,7 +361,11 @@ fn run_timed(this: &Ref<EventLoop>, body: crate::events::JobBody, object: Obj) -
     let is_handle = std::ptr::fn_addr_eq(body, run_handle as crate::events::JobBody)
         || std::ptr::fn_addr_eq(body, run_timer as crate::events::JobBody)
         || std::ptr::fn_addr_eq(body, run_thread_safe as crate::events::JobBody);
-    if !is_handle || Handle::class().cast(&object).is_some_and(|handle| handle.is_cancelled()) {
+    if !is_handle
+        || Handle::class()
+            .cast(&object)
+            .is_some_and(|handle| handle.is_cancelled())
+    {
         return body(this, object);
     }
     this.current_handle.set(object.clone());
@@ -329,7 +407,9 @@ fn run_until_complete(this: &Ref<EventLoop>, future: &Obj) -> PyRes {
             // The coroutine raised something that left the loop: nobody else will retrieve it.
             future.method(names::exception(), [])?;
         }
-        future.method(names::remove_done_callback(), [callback]).map(drop)
+        future
+            .method(names::remove_done_callback(), [callback])
+            .map(drop)
     };
     match outcome {
         Ok(_) => cleaned()?,
@@ -343,7 +423,9 @@ fn run_until_complete(this: &Ref<EventLoop>, future: &Obj) -> PyRes {
         }
     }
     if !future.method(names::done(), [])?.truth()? {
-        return Err(Raised::runtime_error("Event loop stopped before Future completed."));
+        return Err(Raised::runtime_error(
+            "Event loop stopped before Future completed.",
+        ));
     }
     future.method(names::result(), [])
 }
@@ -369,14 +451,22 @@ fn close(this: &Ref<EventLoop>) -> PyRes<()> {
     drop(watched);
     this.executor_shutdown_called.set(true);
     if let Some(executor) = this.default_executor.take() {
-        executor.method_kw(names::shutdown(), &[], &[(names::wait(), &Obj::bool(false))])?;
+        executor.method_kw(
+            names::shutdown(),
+            &[],
+            &[(names::wait(), &Obj::bool(false))],
+        )?;
     }
     super::signals::remove_all(this)
 }
 
 /// What happens to a loop that nobody closed.
 pub fn finalize(this: &Ref<EventLoop>) -> PyRes<()> {
-    let warned = warn_resource(this.obj(), &format!("unclosed event loop {}", this.obj().repr()?), 1);
+    let warned = warn_resource(
+        this.obj(),
+        &format!("unclosed event loop {}", this.obj().repr()?),
+        1,
+    );
     if this.thread_id.get() == 0 {
         match warned {
             Ok(()) => this.obj().method(names::close(), [])?,
@@ -400,7 +490,8 @@ fn set_debug(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes<()> {
     this.find_direct();
     if this.thread_id.get() != 0 {
         let track = this.obj().getattr_str("_set_coroutine_origin_tracking")?;
-        this.obj().method(names::call_soon_threadsafe(), [&track, args.req(0)])?;
+        this.obj()
+            .method(names::call_soon_threadsafe(), [&track, args.req(0)])?;
     }
     Ok(())
 }
@@ -430,7 +521,9 @@ pub(super) fn watch_forks() -> PyRes<()> {
         |_| after_fork_in_child(),
     )?;
     let register = Obj::import("os")?.getattr_str("register_at_fork")?;
-    register.call_kw(&[], &[(&Obj::str("after_in_child")?, &after)]).map(drop)
+    register
+        .call_kw(&[], &[(&Obj::str("after_in_child")?, &after)])
+        .map(drop)
 }
 
 /// In the child: no loop is running, and signals must not be written to the parent's socket.

@@ -14,7 +14,9 @@ mod scheduling;
 mod signals;
 
 use crate::events::{EventLoop, LoopRef, context_argument};
-use crate::ffi::{Class, ClassBuilder, Kind, Native, Obj, PyRes, Raised, Ref, add_to_module, function};
+use crate::ffi::{
+    Class, ClassBuilder, Kind, Native, Obj, PyRes, Raised, Ref, add_to_module, function,
+};
 use crate::futures::Future;
 use crate::stdlib;
 
@@ -26,20 +28,31 @@ const BORROWED: [&str; 1] = ["default_exception_handler"];
 /// A property that shows and sets a boolean cell.
 macro_rules! flag {
     ($builder:expr, $name:literal, $field:ident) => {
-        $builder.property($name, |this| Ok(this.$field.get()), |this, value| {
-            this.$field.set(value.map_or(Ok(false), Obj::truth)?);
-            Ok(())
-        })
+        $builder.property(
+            $name,
+            |this| Ok(this.$field.get()),
+            |this, value| {
+                this.$field.set(value.map_or(Ok(false), Obj::truth)?);
+                Ok(())
+            },
+        )
     };
 }
 
 /// A property that shows and sets a slot, with `None` for empty.
 macro_rules! slot {
     ($builder:expr, $name:literal, $field:ident) => {
-        $builder.property($name, |this| Ok(this.$field.get()), |this, value| {
-            drop(this.$field.replace(value.filter(|value| !value.is_none()).cloned()));
-            Ok(())
-        })
+        $builder.property(
+            $name,
+            |this| Ok(this.$field.get()),
+            |this, value| {
+                drop(
+                    this.$field
+                        .replace(value.filter(|value| !value.is_none()).cloned()),
+                );
+                Ok(())
+            },
+        )
     };
 }
 
@@ -47,19 +60,23 @@ macro_rules! slot {
 pub fn init(module: &Obj) -> PyRes<()> {
     executor::init()?;
     signals::init()?;
-    let builder = ClassBuilder::<EventLoop>::new("aioxide", "BaseEventLoop", "The native part of `aioxide.Loop`.")
-        .init("(self)", |this, _| lifecycle::init_loop(this))
-        .repr(lifecycle::repr)
-        .hash(|this| {
-            this.before_lookup()?;
-            Ok((this.obj().address() >> 4).cast_signed())
-        })
-        .on_setattr(|this, name, value| {
-            if EventLoop::is_scheduling_name(&name.text()?) {
-                this.note_assignment(value.is_some());
-            }
-            Ok(())
-        });
+    let builder = ClassBuilder::<EventLoop>::new(
+        "aioxide",
+        "BaseEventLoop",
+        "The native part of `aioxide.Loop`.",
+    )
+    .init("(self)", |this, _| lifecycle::init_loop(this))
+    .repr(lifecycle::repr)
+    .hash(|this| {
+        this.before_lookup()?;
+        Ok((this.obj().address() >> 4).cast_signed())
+    })
+    .on_setattr(|this, name, value| {
+        if EventLoop::is_scheduling_name(&name.text()?) {
+            this.note_assignment(value.is_some());
+        }
+        Ok(())
+    });
     let builder = lifecycle::methods(builder);
     let builder = scheduling::methods(builder);
     let builder = descriptors::methods(builder);
@@ -70,8 +87,16 @@ pub fn init(module: &Obj) -> PyRes<()> {
     let builder = missing::methods(builder);
     let builder = flag!(builder, "_closed", closed);
     let builder = flag!(builder, "_stopping", stopping);
-    let builder = flag!(builder, "_executor_shutdown_called", executor_shutdown_called);
-    let builder = flag!(builder, "_asyncgens_shutdown_called", asyncgens_shutdown_called);
+    let builder = flag!(
+        builder,
+        "_executor_shutdown_called",
+        executor_shutdown_called
+    );
+    let builder = flag!(
+        builder,
+        "_asyncgens_shutdown_called",
+        asyncgens_shutdown_called
+    );
     let builder = slot!(builder, "_default_executor", default_executor);
     let builder = slot!(builder, "_exception_handler", exception_handler);
     let builder = slot!(builder, "_task_factory", task_factory);
@@ -82,13 +107,18 @@ pub fn init(module: &Obj) -> PyRes<()> {
         .getter("_debug", |this| Ok(this.debug.get()))
         .getter("_thread_id", |this| {
             let ident = this.thread_id.get();
-            if ident == 0 { Ok(Obj::none()) } else { Obj::int(ident.cast_signed()) }
+            if ident == 0 {
+                Ok(Obj::none())
+            } else {
+                Obj::int(ident.cast_signed())
+            }
         })
         .build()?;
     let class = make_class(&native)?;
     add_to_module(module, "BaseEventLoop", &native)?;
     add_to_module(module, "Loop", &class)?;
     LOOP_CLASS.set(&class);
+    EventLoop::class().set_usual_subclass(&class);
     let (_, new_event_loop) = function(
         Kind::Builtin,
         "aioxide",
@@ -110,14 +140,18 @@ fn make_class(native: &Obj) -> PyRes {
     set("__module__", &Obj::str("aioxide")?)?;
     set(
         "__doc__",
-        &Obj::str("An event loop in native code.\n\nAnswers `asyncio.EventLoop`; made by `aioxide.new_event_loop()`.")?,
+        &Obj::str(
+            "An event loop in native code.\n\nAnswers `asyncio.EventLoop`; made by `aioxide.new_event_loop()`.",
+        )?,
     )?;
     let base = Obj::import("asyncio")?.getattr_str("BaseEventLoop")?;
     for name in BORROWED {
         set(name, &base.getattr_str(name)?)?;
     }
     let bases = Obj::tuple([native.clone(), stdlib::abstract_event_loop()?.clone()])?;
-    Obj::import("builtins")?.getattr_str("type")?.call([&Obj::str("Loop")?, &bases, &namespace])
+    Obj::import("builtins")?
+        .getattr_str("type")?
+        .call([&Obj::str("Loop")?, &bases, &namespace])
 }
 
 /// Does the loop run in the current thread or not at all? Debug mode refuses calls from other threads.
@@ -135,7 +169,9 @@ fn check_thread(this: &Ref<EventLoop>) -> PyRes<()> {
 fn check_callback(callback: &Obj, method: &str) -> PyRes<()> {
     let is_function = stdlib::is_coroutine_function()?.call([callback])?.truth()?;
     if is_function || stdlib::iscoroutine()?.call([callback])?.truth()? {
-        return Err(Raised::type_error(&format!("coroutines cannot be used with {method}()")));
+        return Err(Raised::type_error(&format!(
+            "coroutines cannot be used with {method}()"
+        )));
     }
     if !callback.is_callable() {
         return Err(Raised::type_error(&format!(

@@ -1,9 +1,12 @@
 //! `call_soon` and its relatives, futures, tasks.
 
-use crate::events::{EventLoop, Handle, Job, JobBody, ThreadSafeHandle, TimerHandle, run_handle, run_thread_safe, run_timer};
+use crate::events::{
+    EventLoop, Handle, Job, JobBody, ThreadSafeHandle, TimerHandle, run_handle, run_thread_safe,
+    run_timer,
+};
 use crate::ffi::{Args, ClassBuilder, Native, Obj, PyRes, Raised, Ref};
-use crate::tasks::{Task, TaskOptions};
 use crate::names;
+use crate::tasks::{Task, TaskOptions};
 
 use super::lifecycle::{nanoseconds, now};
 use super::{check_callback, check_thread, context_argument, new_future};
@@ -31,22 +34,40 @@ pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoo
             "Calls `callback(*args)` at `when`, in seconds of `time()`. Returns a `TimerHandle`.",
             call_at,
         )
-        .method("_timer_handle_cancelled(self, handle)", "Notes that a timer handle was cancelled.", |_, _| Ok(()))
-        .method("create_future(self)", "A `Future` of this loop.", |this, _| new_future(this))
+        .method(
+            "_timer_handle_cancelled(self, handle)",
+            "Notes that a timer handle was cancelled.",
+            |_, _| Ok(()),
+        )
+        .method(
+            "create_future(self)",
+            "A `Future` of this loop.",
+            |this, _| new_future(this),
+        )
         .method(
             "create_task(self, coro, **kwargs)",
             "Runs a coroutine as a `Task`, made by the task factory if there is one.",
             create_task,
         )
-        .method("set_task_factory(self, factory)", "Has tasks made by `factory(loop, coro, **kwargs)`.", |this, args| {
-            let factory = args.req(0);
-            if !factory.is_none() && !factory.is_callable() {
-                return Err(Raised::type_error("task factory must be a callable or None"));
-            }
-            drop(this.task_factory.replace(args.some(0).cloned()));
-            Ok(())
-        })
-        .method("get_task_factory(self)", "The task factory, or `None`.", |this, _| Ok(this.task_factory.get()))
+        .method(
+            "set_task_factory(self, factory)",
+            "Has tasks made by `factory(loop, coro, **kwargs)`.",
+            |this, args| {
+                let factory = args.req(0);
+                if !factory.is_none() && !factory.is_callable() {
+                    return Err(Raised::type_error(
+                        "task factory must be a callable or None",
+                    ));
+                }
+                drop(this.task_factory.replace(args.some(0).cloned()));
+                Ok(())
+            },
+        )
+        .method(
+            "get_task_factory(self)",
+            "The task factory, or `None`.",
+            |this, _| Ok(this.task_factory.get()),
+        )
 }
 
 /// The checks of debug mode.
@@ -66,7 +87,12 @@ fn check(this: &Ref<EventLoop>, callback: &Obj, method: &str, own_thread: bool) 
 #[inline]
 fn new_handle(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes<Ref<Handle>> {
     let context = context_argument(args, 1)?;
-    let handle = Ref::new(Handle::payload(args.req(0), args.rest(), context, this.obj())?)?;
+    let handle = Ref::new(Handle::payload(
+        args.req(0),
+        args.rest(),
+        context,
+        this.obj(),
+    )?)?;
     if this.debug.get() {
         handle.record_source()?;
     }
@@ -87,7 +113,12 @@ fn call_soon_threadsafe(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes {
     check(this, args.req(0), "call_soon_threadsafe", false)?;
     let (handle, body) = if cfg!(Py_3_14) {
         let context = context_argument(args, 1)?;
-        let handle = Ref::new(ThreadSafeHandle::payload(args.req(0), args.rest(), context, this.obj())?)?;
+        let handle = Ref::new(ThreadSafeHandle::payload(
+            args.req(0),
+            args.rest(),
+            context,
+            this.obj(),
+        )?)?;
         if this.debug.get() {
             handle.upcast::<Handle>().record_source()?;
         }
@@ -108,13 +139,24 @@ fn call_later(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes {
     if this.is_direct() && (delay.is_exact_float() || delay.is_int()) {
         let seconds = now() + delay.as_f64()?;
         let when = Obj::float(seconds)?;
-        return schedule(this, when, seconds, args.req(1), args.rest(), context_argument(args, 2)?).map(Ref::into_obj);
+        return schedule(
+            this,
+            when,
+            seconds,
+            args.req(1),
+            args.rest(),
+            context_argument(args, 2)?,
+        )
+        .map(Ref::into_obj);
     }
     let when = this.obj().method(names::time(), [])?.add(delay)?;
     let mut all = vec![&when, args.req(1)];
     all.extend(args.rest());
     match args.some(2) {
-        Some(context) => this.obj().method_kw(names::call_at(), &all, &[(names::context(), context)]),
+        Some(context) => {
+            this.obj()
+                .method_kw(names::call_at(), &all, &[(names::context(), context)])
+        }
         None => this.obj().method_kw(names::call_at(), &all, &[]),
     }
 }
@@ -127,7 +169,14 @@ fn call_at(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes<Ref<TimerHandle>> {
     }
     check(this, args.req(1), "call_at", true)?;
     let seconds = when.as_f64()?;
-    let handle = schedule(this, when.clone(), seconds, args.req(1), args.rest(), context_argument(args, 2)?)?;
+    let handle = schedule(
+        this,
+        when.clone(),
+        seconds,
+        args.req(1),
+        args.rest(),
+        context_argument(args, 2)?,
+    )?;
     if this.debug.get() {
         handle.upcast::<Handle>().record_source()?;
     }
@@ -143,8 +192,17 @@ fn schedule(
     args: &[Obj],
     context: Obj,
 ) -> PyRes<Ref<TimerHandle>> {
-    let handle = Ref::new(TimerHandle::payload(when, callback, args, context, this.obj())?)?;
-    let job = Job { body: run_timer, object: handle.obj().clone() };
+    let handle = Ref::new(TimerHandle::payload(
+        when,
+        callback,
+        args,
+        context,
+        this.obj(),
+    )?)?;
+    let job = Job {
+        body: run_timer,
+        object: handle.obj().clone(),
+    };
     handle.scheduled_as(this.scheduler()?.add_timer(nanoseconds(seconds), job));
     Ok(handle)
 }
@@ -157,7 +215,9 @@ fn create_task(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes {
         return call_factory(this, &factory, coro, args.keywords());
     }
     match args.keywords() {
-        None if this.is_direct() => Ref::<Task>::spawn(this, coro, &TaskOptions::default()).map(Ref::into_obj),
+        None if this.is_direct() => {
+            Ref::<Task>::spawn(this, coro, &TaskOptions::default()).map(Ref::into_obj)
+        }
         keywords => {
             let mut pairs = vec![(names::loop_().clone(), this.obj().clone())];
             if let Some(keywords) = keywords {
@@ -171,7 +231,8 @@ fn create_task(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes {
                     pairs.push((name, value));
                 }
             }
-            let pairs: Vec<(&Obj, &Obj)> = pairs.iter().map(|(name, value)| (name, value)).collect();
+            let pairs: Vec<(&Obj, &Obj)> =
+                pairs.iter().map(|(name, value)| (name, value)).collect();
             Task::class().object().call_kw(&[coro], &pairs)
         }
     }

@@ -6,7 +6,8 @@
 
 use crate::events::{EventLoop, Handle, run_handle};
 use crate::ffi::{
-    Args, Builtin, Class, ClassBuilder, Native, Obj, PyRes, Raised, Ref, Slot, Visit, copy_current_context, warn_resource,
+    Args, Builtin, Class, ClassBuilder, Native, Obj, PyRes, Raised, Ref, Slot, Visit,
+    copy_current_context, warn_resource,
 };
 use crate::{names, stdlib};
 
@@ -38,7 +39,9 @@ impl Native for Relay {
     }
 
     fn empty() -> Self {
-        Self { loop_: Slot::empty() }
+        Self {
+            loop_: Slot::empty(),
+        }
     }
 
     fn traverse(&self, visit: &mut Visit<'_>) {
@@ -52,25 +55,38 @@ impl Native for Relay {
 
 /// Makes the class.
 pub(super) fn init() -> PyRes<()> {
-    ClassBuilder::<Relay>::new("aioxide", "signal_relay", "Hands the callback of a signal to the loop.")
-        .sealed()
-        .call(|this, args, _| {
-            let Some(reference) = this.loop_.get() else { return Ok(Obj::none()) };
-            let loop_ = reference.call([])?;
-            if let (Some(loop_), Some(sig)) = (EventLoop::class().cast(&loop_), args.first()) {
-                relay(loop_, sig)?;
-            }
-            Ok(Obj::none())
-        })
-        .build()
-        .map(drop)
+    ClassBuilder::<Relay>::new(
+        "aioxide",
+        "signal_relay",
+        "Hands the callback of a signal to the loop.",
+    )
+    .sealed()
+    .call(|this, args, _| {
+        let Some(reference) = this.loop_.get() else {
+            return Ok(Obj::none());
+        };
+        let loop_ = reference.call([])?;
+        if let (Some(loop_), Some(sig)) = (EventLoop::class().cast(&loop_), args.first()) {
+            relay(loop_, sig)?;
+        }
+        Ok(Obj::none())
+    })
+    .build()
+    .map(drop)
 }
 
 /// A signal has come in.
 fn relay(this: &Ref<EventLoop>, sig: &Obj) -> PyRes<()> {
-    let Some(handlers) = this.signal_handlers.get() else { return Ok(()) };
-    let Some(handle) = handlers.dict_get(sig)? else { return Ok(()) };
-    if Handle::class().cast(&handle).is_some_and(|handle| handle.is_cancelled()) {
+    let Some(handlers) = this.signal_handlers.get() else {
+        return Ok(());
+    };
+    let Some(handle) = handlers.dict_get(sig)? else {
+        return Ok(());
+    };
+    if Handle::class()
+        .cast(&handle)
+        .is_some_and(|handle| handle.is_cancelled())
+    {
         return remove(this, sig).map(drop);
     }
     if this.closed.get() {
@@ -82,13 +98,22 @@ fn relay(this: &Ref<EventLoop>, sig: &Obj) -> PyRes<()> {
 /// `add_signal_handler`.
 fn add(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes<()> {
     let (sig, callback) = (args.req(0), args.req(1));
-    if stdlib::iscoroutine()?.call([callback])?.truth()? || stdlib::is_coroutine_function()?.call([callback])?.truth()? {
-        return Err(Raised::type_error("coroutines cannot be used with add_signal_handler()"));
+    if stdlib::iscoroutine()?.call([callback])?.truth()?
+        || stdlib::is_coroutine_function()?.call([callback])?.truth()?
+    {
+        return Err(Raised::type_error(
+            "coroutines cannot be used with add_signal_handler()",
+        ));
     }
     check_signal(sig)?;
     this.check_closed()?;
     check_main_thread(this)?;
-    let handle = Ref::new(Handle::payload(callback, args.rest(), copy_current_context()?, this.obj())?)?;
+    let handle = Ref::new(Handle::payload(
+        callback,
+        args.rest(),
+        copy_current_context()?,
+        this.obj(),
+    )?)?;
     if this.debug.get() {
         handle.record_source()?;
     }
@@ -98,11 +123,15 @@ fn add(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes<()> {
     };
     this.signal_handlers.set(handlers.clone());
     handlers.set_item(sig, handle.obj())?;
-    let relay = Ref::new(Relay { loop_: Slot::new(stdlib::weak_reference()?.call([this.obj()])?) })?;
+    let relay = Ref::new(Relay {
+        loop_: Slot::new(stdlib::weak_reference()?.call([this.obj()])?),
+    })?;
     let installed = stdlib::signal_function()?
         .call([sig, relay.obj()])
         .and_then(|_| stdlib::siginterrupt()?.call([sig, &Obj::bool(false)]));
-    let Err(raised) = installed else { return Ok(()) };
+    let Err(raised) = installed else {
+        return Ok(());
+    };
     if !raised.is(Builtin::Os) {
         return Err(raised);
     }
@@ -114,10 +143,16 @@ fn add(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes<()> {
 /// Refuses what is no signal.
 fn check_signal(sig: &Obj) -> PyRes<()> {
     if !sig.is_int() {
-        return Err(Raised::type_error(&format!("sig must be an int, not {}", sig.repr()?)));
+        return Err(Raised::type_error(&format!(
+            "sig must be an int, not {}",
+            sig.repr()?
+        )));
     }
     if !stdlib::valid_signals()?.call([])?.contains(sig)? {
-        return Err(Raised::value_error(&format!("invalid signal number {}", sig.to_str()?.text()?)));
+        return Err(Raised::value_error(&format!(
+            "invalid signal number {}",
+            sig.to_str()?.text()?
+        )));
     }
     Ok(())
 }
@@ -127,7 +162,9 @@ fn check_main_thread(this: &Ref<EventLoop>) -> PyRes<()> {
     let fd = Obj::int(i64::from(this.scheduler()?.wakeup_fd()))?;
     let quiet = [(names::warn_on_full_buffer(), &Obj::bool(false))];
     match stdlib::set_wakeup_fd()?.call_kw(&[&fd], &quiet) {
-        Ok(previous) if !previous.equals(&fd)? => stdlib::set_wakeup_fd()?.call_kw(&[&previous], &quiet).map(drop),
+        Ok(previous) if !previous.equals(&fd)? => stdlib::set_wakeup_fd()?
+            .call_kw(&[&previous], &quiet)
+            .map(drop),
         Ok(_) => Ok(()),
         Err(raised) if raised.is(Builtin::Value) || raised.is(Builtin::Os) => {
             let error = raised.take();
@@ -141,7 +178,10 @@ fn check_main_thread(this: &Ref<EventLoop>) -> PyRes<()> {
 fn uncatchable(sig: &Obj, error: Obj) -> PyRes<Raised> {
     let invalid = Obj::import("errno")?.getattr_str("EINVAL")?;
     if error.getattr_str("errno")?.equals(&invalid)? {
-        return Ok(Raised::runtime_error(&format!("sig {} cannot be caught", sig.to_str()?.text()?)));
+        return Ok(Raised::runtime_error(&format!(
+            "sig {} cannot be caught",
+            sig.to_str()?.text()?
+        )));
     }
     Ok(Raised::restore(error))
 }
@@ -149,14 +189,20 @@ fn uncatchable(sig: &Obj, error: Obj) -> PyRes<Raised> {
 /// `remove_signal_handler`.
 fn remove(this: &Ref<EventLoop>, sig: &Obj) -> PyRes<bool> {
     check_signal(sig)?;
-    let Some(handlers) = this.signal_handlers.get() else { return Ok(false) };
+    let Some(handlers) = this.signal_handlers.get() else {
+        return Ok(false);
+    };
     if handlers.dict_get(sig)?.is_none() {
         return Ok(false);
     }
     handlers.del_item(sig)?;
     let signal = Obj::import("signal")?;
     let interrupt = signal.getattr_str("SIGINT")?;
-    let usual = if sig.equals(&interrupt)? { "default_int_handler" } else { "SIG_DFL" };
+    let usual = if sig.equals(&interrupt)? {
+        "default_int_handler"
+    } else {
+        "SIG_DFL"
+    };
     match stdlib::signal_function()?.call([sig, &signal.getattr_str(usual)?]) {
         Ok(_) => Ok(true),
         Err(raised) if raised.is(Builtin::Os) => {
@@ -169,7 +215,9 @@ fn remove(this: &Ref<EventLoop>, sig: &Obj) -> PyRes<bool> {
 
 /// Removes every handler, for `close`.
 pub(super) fn remove_all(this: &Ref<EventLoop>) -> PyRes<()> {
-    let Some(handlers) = this.signal_handlers.get() else { return Ok(()) };
+    let Some(handlers) = this.signal_handlers.get() else {
+        return Ok(());
+    };
     let signals = handlers.items()?;
     if signals.is_empty() {
         return Ok(());

@@ -10,8 +10,8 @@ use std::mem;
 use crate::coroutines::{Coroutine, coroutine};
 use crate::events::{EventLoop, get_event_loop, get_running_loop};
 use crate::ffi::{
-    Args, Builtin, Class, ClassBuilder, Machine, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Slot, Visit,
-    preserving_exception, task_state,
+    Args, Builtin, Class, ClassBuilder, Machine, Native, Obj, PyRes, Raised, Ref, Resume, Sent,
+    Slot, Visit, preserving_exception, task_state,
 };
 use crate::futures::{Observer, is_future, observe_any, unobserve_any};
 use crate::mixins::LoopBound;
@@ -89,15 +89,27 @@ impl Native for AsCompleted {
         self.todo.clear();
         self.task.clear();
         self.loop_.clear();
-        let done = self.done.try_borrow_mut().map(|mut done| mem::take(&mut *done)).ok();
-        let getters = self.getters.try_borrow_mut().map(|mut getters| mem::take(&mut *getters)).ok();
+        let done = self
+            .done
+            .try_borrow_mut()
+            .map(|mut done| mem::take(&mut *done))
+            .ok();
+        let getters = self
+            .getters
+            .try_borrow_mut()
+            .map(|mut getters| mem::take(&mut *getters))
+            .ok();
         drop((done, getters, self.timer.take(), self.given.take()));
     }
 }
 
 /// Called by each future that is done.
 static COMPLETED: Observer = Observer {
-    body: |owner, future| CLASS.cast(owner).map_or(Ok(()), |this| this.completed(future)),
+    body: |owner, future| {
+        CLASS
+            .cast(owner)
+            .map_or(Ok(()), |this| this.completed(future))
+    },
     qualname: "_AsCompletedIterator._handle_completion",
 };
 
@@ -151,7 +163,9 @@ impl AsCompleted {
 
     /// A future is done.
     fn completed(&self, future: &Obj) -> PyRes<()> {
-        let Some(todo) = self.todo.get() else { return Ok(()) };
+        let Some(todo) = self.todo.get() else {
+            return Ok(());
+        };
         if todo.len()? == 0 {
             // The timeout was here first.
             return Ok(());
@@ -172,7 +186,9 @@ impl Ref<AsCompleted> {
     /// The futures that are not done are given up.
     fn time_is_up(&self) -> PyRes<()> {
         drop(self.timer.take());
-        let Some(todo) = self.todo.get() else { return Ok(()) };
+        let Some(todo) = self.todo.get() else {
+            return Ok(());
+        };
         for future in todo.items()? {
             unobserve_any(&future, &COMPLETED, self.obj())?;
             self.forget(&future)?;
@@ -184,15 +200,23 @@ impl Ref<AsCompleted> {
 
     /// Begins, unless it has begun.
     fn begin(&self) -> PyRes<()> {
-        self.given.take().map_or(Ok(()), |(fs, timeout)| self.watch(&fs, timeout.as_ref()))
+        self.given
+            .take()
+            .map_or(Ok(()), |(fs, timeout)| self.watch(&fs, timeout.as_ref()))
     }
 
     /// Begins to watch everything in `fs`.
     fn watch(&self, fs: &Obj, timeout: Option<&Obj>) -> PyRes<()> {
         if is_future(fs)? || stdlib::isawaitable()?.call([fs])?.truth()? {
-            let expected =
-                if cfg!(Py_3_13) { "expects an iterable of awaitables" } else { "expect an iterable of futures" };
-            return Err(Raised::type_error(&format!("{expected}, not {}", fs.class_name())));
+            let expected = if cfg!(Py_3_13) {
+                "expects an iterable of awaitables"
+            } else {
+                "expect an iterable of futures"
+            };
+            return Err(Raised::type_error(&format!(
+                "{expected}, not {}",
+                fs.class_name()
+            )));
         }
         let loop_ = get_event_loop()?;
         if cfg!(Py_3_14)
@@ -216,10 +240,14 @@ impl Ref<AsCompleted> {
             }
         }
         if let Some(timeout) = timeout.filter(|_| !futures.is_empty()) {
-            self.timer.set(Some(match Timer::native(&loop_, timeout, time_is_up, self.obj())? {
-                Some(timer) => timer,
-                None => Timer::visible(&loop_, timeout, TIME_IS_UP.callback(self.obj())?.obj())?,
-            }));
+            self.timer.set(Some(
+                match Timer::native(&loop_, timeout, time_is_up, self.obj())? {
+                    Some(timer) => timer,
+                    None => {
+                        Timer::visible(&loop_, timeout, TIME_IS_UP.callback(self.obj())?.obj())?
+                    }
+                },
+            ));
         }
         Ok(())
     }
@@ -260,12 +288,19 @@ impl One {
             if let Some(item) = item {
                 return self.hand_over(item);
             }
-            let waiting = self.owner.loop_.get(self.owner.obj()).and_then(|loop_| Waiter::create(&loop_));
+            let waiting = self
+                .owner
+                .loop_
+                .get(self.owner.obj())
+                .and_then(|loop_| Waiter::create(&loop_));
             let mut getter = match waiting {
                 Ok(getter) => getter,
                 Err(raised) => return Err(self.give_back(raised)),
             };
-            self.owner.getters.borrow_mut().push_back(getter.future().clone());
+            self.owner
+                .getters
+                .borrow_mut()
+                .push_back(getter.future().clone());
             let sent = getter.start();
             if let Some(sent) = self.waited(sent, getter)? {
                 return Ok(sent);
@@ -310,7 +345,9 @@ impl One {
 
     /// Returns what was got.
     fn hand_over(&self, item: Option<Obj>) -> PyRes<Sent> {
-        let Some(future) = item else { return Err(Builtin::Timeout.raise_bare()) };
+        let Some(future) = item else {
+            return Err(Builtin::Timeout.raise_bare());
+        };
         match self.deliver {
             Deliver::Future => Ok(Sent::Return(future)),
             Deliver::Outcome => result_of(&future).map(Sent::Return),
@@ -375,12 +412,23 @@ pub(super) fn init() -> PyRes<()> {
         if this.claim().is_none() {
             return Ok(None);
         }
-        let one = One { owner: this.clone(), deliver: Deliver::Outcome, claimed: true, getter: None };
-        coroutine("_AsCompletedIterator._wait_for_one", one).map(|one: Ref<Coroutine>| Some(one.into_obj()))
+        let one = One {
+            owner: this.clone(),
+            deliver: Deliver::Outcome,
+            claimed: true,
+            getter: None,
+        };
+        coroutine("_AsCompletedIterator._wait_for_one", one)
+            .map(|one: Ref<Coroutine>| Some(one.into_obj()))
     })
     .anext(|this| {
         this.begin()?;
-        let one = One { owner: this.clone(), deliver: Deliver::Future, claimed: false, getter: None };
+        let one = One {
+            owner: this.clone(),
+            deliver: Deliver::Future,
+            claimed: false,
+            getter: None,
+        };
         coroutine("_AsCompletedIterator.__anext__", one).map(Ref::into_obj)
     })
     .build()

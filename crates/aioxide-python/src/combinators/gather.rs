@@ -10,9 +10,12 @@ use std::hash::{BuildHasherDefault, Hasher};
 use crate::coroutines::Coroutine;
 use crate::events::{LoopRef, get_event_loop, running_loop};
 use crate::ffi::{
-    Args, Class, ClassBuilder, Extends, Layout, Native, Obj, PyRes, Ref, Slot, Visit, add_to_module, task_state,
+    Args, Class, ClassBuilder, Extends, Layout, Native, Obj, PyRes, Ref, Slot, Visit,
+    add_to_module, task_state,
 };
-use crate::futures::{Future, Observer, exact_or_task, init_future, loop_of, observe_any, set_gathering_class};
+use crate::futures::{
+    Future, Observer, exact_or_task, init_future, loop_of, observe_any, set_gathering_class,
+};
 use crate::tasks::{Task, cancel_any, current_task, ensure_future};
 use crate::waiter::{create_future, exception_of, is_cancelled, is_done, result_of, set_result};
 use crate::{names, stdlib};
@@ -41,7 +44,11 @@ impl Native for GatheringFuture {
     }
 
     fn empty() -> Self {
-        Self { future: Future::empty(), children: Slot::empty(), cancel_requested: Cell::new(false) }
+        Self {
+            future: Future::empty(),
+            children: Slot::empty(),
+            cancel_requested: Cell::new(false),
+        }
     }
 
     fn traverse(&self, visit: &mut Visit<'_>) {
@@ -80,14 +87,19 @@ impl Ref<GatheringFuture> {
             cancel_requested: Cell::new(false),
         })?;
         if debug {
-            outer.future.source_traceback().set(stdlib::extract_stack()?.call([])?);
+            outer
+                .future
+                .source_traceback()
+                .set(stdlib::extract_stack()?.call([])?);
         }
         Ok(outer)
     }
 
     /// The children.
     fn children(&self) -> PyRes<Vec<Obj>> {
-        self.children.get().map_or(Ok(Vec::new()), |children| children.items())
+        self.children
+            .get()
+            .map_or(Ok(Vec::new()), |children| children.items())
     }
 
     /// `cancel(msg=None)`: cancels the children, and so this future only if one of them lets itself be cancelled.
@@ -153,7 +165,11 @@ impl Native for Gathering {
 
 /// Called by each child that is done.
 static CHILD_DONE: Observer = Observer {
-    body: |owner, child| GATHERING.cast(owner).map_or(Ok(()), |gathering| gathering.child_done(child)),
+    body: |owner, child| {
+        GATHERING
+            .cast(owner)
+            .map_or(Ok(()), |gathering| gathering.child_done(child))
+    },
     qualname: "gather.<locals>._done_callback",
 };
 
@@ -169,17 +185,28 @@ impl Gathering {
         }
         let Some(outer) = self.outer.get().filter(|outer| !outer.future.is_done()) else {
             // Nobody will ask for this child's exception any more.
-            return if is_cancelled(child)? { Ok(()) } else { exception_of(child).map(drop) };
+            return if is_cancelled(child)? {
+                Ok(())
+            } else {
+                exception_of(child).map(drop)
+            };
         };
         if !self.return_exceptions.get() {
-            let failure =
-                if is_cancelled(child)? { Some(cancelled_error(child)?) } else { exception_of(child)? };
+            let failure = if is_cancelled(child)? {
+                Some(cancelled_error(child)?)
+            } else {
+                exception_of(child)?
+            };
             if let Some(failure) = failure {
                 self.forget_children(&outer)?;
                 return outer.upcast::<Future>().set_exception(&failure);
             }
         }
-        if finished == self.total.get() { finish(&outer, child) } else { Ok(()) }
+        if finished == self.total.get() {
+            finish(&outer, child)
+        } else {
+            Ok(())
+        }
     }
 
     /// The children outlive the wait for them.
@@ -205,7 +232,11 @@ fn cancelled_error(child: &Obj) -> PyRes {
 
 /// Finishes the outer future; `last` is the child that was done last.
 fn finish(outer: &Ref<GatheringFuture>, last: &Obj) -> PyRes<()> {
-    let results = outer.children()?.iter().map(result_entry).collect::<PyRes<Vec<Obj>>>()?;
+    let results = outer
+        .children()?
+        .iter()
+        .map(result_entry)
+        .collect::<PyRes<Vec<Obj>>>()?;
     let results = Obj::list_of(results)?;
     let future = outer.upcast::<Future>();
     if outer.cancel_requested.get() {
@@ -224,7 +255,9 @@ fn result_entry(child: &Obj) -> PyRes {
     if is_cancelled(child)? {
         let message = match exact_or_task(child) {
             Some(native) => native.cancel_message(),
-            None => Some(child.getattr(names::cancel_message())?).filter(|message| !message.is_none()),
+            None => {
+                Some(child.getattr(names::cancel_message())?).filter(|message| !message.is_none())
+            }
         };
         let message = message.map_or_else(|| Obj::str(""), Ok)?;
         return stdlib::cancelled_error()?.call([&message]);
@@ -252,7 +285,9 @@ impl Hasher for AddressHasher {
 
     #[inline]
     fn write_usize(&mut self, address: usize) {
-        self.0 = (self.0 ^ address as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_right(32);
+        self.0 = (self.0 ^ address as u64)
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            .rotate_right(32);
     }
 }
 
@@ -273,18 +308,25 @@ impl<'a> Seen<'a> {
     /// Nothing is seen yet.
     fn new(args: &'a [Obj]) -> Self {
         let room = if args.len() > FEW { args.len() } else { 0 };
-        Self { args, plain: HashMap::with_capacity_and_hasher(room, BuildHasherDefault::default()), others: None }
+        Self {
+            args,
+            plain: HashMap::with_capacity_and_hasher(room, BuildHasherDefault::default()),
+            others: None,
+        }
     }
 
     /// Where the child of the argument at `index` is, if an earlier one was the same.
     fn find(&mut self, index: usize) -> PyRes<Option<usize>> {
         let arg = &self.args[index];
-        let is_plain = arg.is_coroutine() || Coroutine::class().is_exact(arg) || exact_or_task(arg).is_some();
+        let is_plain =
+            arg.is_coroutine() || Coroutine::class().is_exact(arg) || exact_or_task(arg).is_some();
         if !is_plain {
             return self.find_other(index);
         }
         if self.args.len() <= FEW {
-            return Ok(self.args[..index].iter().position(|earlier| earlier.is(arg)));
+            return Ok(self.args[..index]
+                .iter()
+                .position(|earlier| earlier.is(arg)));
         }
         let first = *self.plain.entry(arg.address()).or_insert(index);
         Ok((first != index).then_some(first))
@@ -325,7 +367,10 @@ pub(super) fn gather(args: &Args<'_>) -> PyRes {
         set_result(&outer, Obj::list([])?)?;
         return Ok(outer);
     }
-    let gathering = Ref::new(Gathering { return_exceptions: Cell::new(args.truth(0, false)?), ..Gathering::empty() })?;
+    let gathering = Ref::new(Gathering {
+        return_exceptions: Cell::new(args.truth(0, false)?),
+        ..Gathering::empty()
+    })?;
     let mut loop_ = None;
     if cfg!(Py_3_14)
         && let Some(running) = running_loop()?
@@ -365,7 +410,8 @@ pub(super) fn gather(args: &Args<'_>) -> PyRes {
         children.push(child);
     }
     gathering.total.set(total);
-    let outer = Ref::<GatheringFuture>::around(Obj::list_of(children)?, &loop_.unwrap_or_else(Obj::none))?;
+    let outer =
+        Ref::<GatheringFuture>::around(Obj::list_of(children)?, &loop_.unwrap_or_else(Obj::none))?;
     gathering.outer.set(outer.clone());
     // What was done already is looked at now: if that was all, the outer future is done at once.
     for child in &done {
@@ -376,9 +422,13 @@ pub(super) fn gather(args: &Args<'_>) -> PyRes {
 
 /// Makes the classes.
 pub(super) fn init(module: &Obj) -> PyRes<()> {
-    ClassBuilder::<Gathering>::new("aioxide", "gather_state", "What the children of one `gather()` call back.")
-        .sealed()
-        .build()?;
+    ClassBuilder::<Gathering>::new(
+        "aioxide",
+        "gather_state",
+        "What the children of one `gather()` call back.",
+    )
+    .sealed()
+    .build()?;
     let class = ClassBuilder::<GatheringFuture>::new(
         super::MODULE,
         "_GatheringFuture",
@@ -390,15 +440,28 @@ pub(super) fn init(module: &Obj) -> PyRes<()> {
         this.children.set(args.req(0).clone());
         Ok(())
     })
-    .method("cancel(self, msg=None)", "Cancels the children.", |this, args| this.cancel(args.some(0)))
-    .property("_children", |this| Ok(this.children.get()), |this, value| {
-        drop(this.children.replace(value.cloned()));
-        Ok(())
-    })
-    .property("_cancel_requested", |this| Ok(this.cancel_requested.get()), |this, value| {
-        this.cancel_requested.set(value.map_or(Ok(false), Obj::truth)?);
-        Ok(())
-    })
+    .method(
+        "cancel(self, msg=None)",
+        "Cancels the children.",
+        |this, args| this.cancel(args.some(0)),
+    )
+    .property(
+        "_children",
+        |this| Ok(this.children.get()),
+        |this, value| {
+            drop(this.children.replace(value.cloned()));
+            Ok(())
+        },
+    )
+    .property(
+        "_cancel_requested",
+        |this| Ok(this.cancel_requested.get()),
+        |this, value| {
+            this.cancel_requested
+                .set(value.map_or(Ok(false), Obj::truth)?);
+            Ok(())
+        },
+    )
     .build()?;
     set_gathering_class(&class);
     add_to_module(module, "_GatheringFuture", &class)

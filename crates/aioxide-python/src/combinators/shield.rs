@@ -6,7 +6,9 @@
 use crate::ffi::{Args, Class, ClassBuilder, Native, Obj, PyRes, Ref, Slot, Visit, task_state};
 use crate::futures::{Observer, loop_of, observe_any, unobserve_any};
 use crate::tasks::{cancel_any, current_task, ensure_future};
-use crate::waiter::{create_future, exception_of, is_cancelled, is_done, result_of, set_exception, set_result};
+use crate::waiter::{
+    create_future, exception_of, is_cancelled, is_done, result_of, set_exception, set_result,
+};
 
 /// What the two observers of one `shield` share.
 struct Pair {
@@ -29,7 +31,11 @@ impl Native for Pair {
     }
 
     fn empty() -> Self {
-        Self { inner: Slot::empty(), outer: Slot::empty(), task: Slot::empty() }
+        Self {
+            inner: Slot::empty(),
+            outer: Slot::empty(),
+            task: Slot::empty(),
+        }
     }
 
     fn traverse(&self, visit: &mut Visit<'_>) {
@@ -47,7 +53,10 @@ impl Native for Pair {
 
 /// Called by the inner future.
 static INNER_DONE: Observer = Observer {
-    body: |owner, inner| PAIR.cast(owner).map_or(Ok(()), |pair| pair.inner_done(inner)),
+    body: |owner, inner| {
+        PAIR.cast(owner)
+            .map_or(Ok(()), |pair| pair.inner_done(inner))
+    },
     qualname: "shield.<locals>._inner_done_callback",
 };
 
@@ -71,7 +80,9 @@ impl Pair {
     /// Hands the outcome on.
     fn inner_done(&self, inner: &Obj) -> PyRes<()> {
         self.forget(inner)?;
-        let Some(outer) = self.outer.get() else { return Ok(()) };
+        let Some(outer) = self.outer.get() else {
+            return Ok(());
+        };
         if is_cancelled(&outer)? {
             // CPython: later versions leave the exception of the inner future to whoever else waits for it.
             return Ok(());
@@ -105,7 +116,11 @@ pub(super) fn shield(args: &Args<'_>) -> PyRes {
     }
     let loop_ = loop_of(&inner)?;
     let outer = create_future(&loop_)?;
-    let pair = Ref::new(Pair { inner: Slot::new(inner.clone()), outer: Slot::new(outer.clone()), task: Slot::empty() })?;
+    let pair = Ref::new(Pair {
+        inner: Slot::new(inner.clone()),
+        outer: Slot::new(outer.clone()),
+        task: Slot::empty(),
+    })?;
     if cfg!(Py_3_14)
         && !loop_.is_none()
         && let Some(task) = current_task(&loop_)?
@@ -120,8 +135,12 @@ pub(super) fn shield(args: &Args<'_>) -> PyRes {
 
 /// Makes the class.
 pub(super) fn init() -> PyRes<()> {
-    ClassBuilder::<Pair>::new("aioxide", "shield_state", "What the futures of one `shield()` call back.")
-        .sealed()
-        .build()
-        .map(drop)
+    ClassBuilder::<Pair>::new(
+        "aioxide",
+        "shield_state",
+        "What the futures of one `shield()` call back.",
+    )
+    .sealed()
+    .build()
+    .map(drop)
 }

@@ -24,7 +24,13 @@ pub(super) fn sleep(args: &Args<'_>) -> PyRes<Ref<Coroutine>> {
 /// The coroutine of `sleep`.
 #[inline]
 fn sleep_for(delay: &Obj, result: Option<&Obj>) -> PyRes<Ref<Coroutine>> {
-    coroutine("sleep", Sleep::Start { delay: delay.clone(), result: result.cloned() })
+    coroutine(
+        "sleep",
+        Sleep::Start {
+            delay: delay.clone(),
+            result: result.cloned(),
+        },
+    )
 }
 
 /// Where a sleep is.
@@ -78,7 +84,9 @@ fn is_skip(delay: &Obj) -> PyRes<bool> {
 
 /// The job of a native timer.
 fn wake_up(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
-    let Some(future) = Future::class().exact(&object) else { return Ok(()) };
+    let Some(future) = Future::class().exact(&object) else {
+        return Ok(());
+    };
     match future.finish_if_pending(Obj::none()) {
         Ok(()) => Ok(()),
         Err(raised) => report(loop_, raised, stdlib::set_result_unless_cancelled()?),
@@ -103,7 +111,11 @@ impl Sleep {
             let future = Ref::new(Future::payload(reference))?;
             if let Some(timer) = Timer::native(&loop_, delay, wake_up, future.obj())? {
                 let sent = future.wait();
-                *self = Self::Timed { future, timer, result };
+                *self = Self::Timed {
+                    future,
+                    timer,
+                    result,
+                };
                 return Ok(sent);
             }
         }
@@ -140,16 +152,26 @@ impl Machine for Sleep {
                 Resume::Send => Ok(Sent::Return(result.unwrap_or_else(Obj::none))),
                 Resume::Throw(exception) => Err(Raised::restore(exception)),
             },
-            Self::Timed { future, timer, result } => {
+            Self::Timed {
+                future,
+                timer,
+                result,
+            } => {
                 let outcome = finally(future.resumed(input), || timer.cancel().map(drop))?;
                 // Somebody else may have finished the future.
-                Ok(Sent::Return(if outcome.is_none() { result.unwrap_or(outcome) } else { outcome }))
+                Ok(Sent::Return(if outcome.is_none() {
+                    result.unwrap_or(outcome)
+                } else {
+                    outcome
+                }))
             }
             Self::Scheduled { mut waiter, handle } => {
                 let sent = waiter.resume(input);
                 self.scheduled(sent, waiter, handle)
             }
-            Self::Over => Err(Raised::runtime_error("cannot reuse already awaited coroutine")),
+            Self::Over => Err(Raised::runtime_error(
+                "cannot reuse already awaited coroutine",
+            )),
         }
     }
 
@@ -160,7 +182,11 @@ impl Machine for Sleep {
                 result.iter().for_each(|result| visit.obj(result));
             }
             Self::Skipped { result } => result.iter().for_each(|result| visit.obj(result)),
-            Self::Timed { future, timer, result } => {
+            Self::Timed {
+                future,
+                timer,
+                result,
+            } => {
                 visit.native(future);
                 timer.traverse(visit);
                 result.iter().for_each(|result| visit.obj(result));

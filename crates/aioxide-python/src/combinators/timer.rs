@@ -5,7 +5,9 @@ use std::cell::Cell;
 use aioxide_engine::{TimerId, monotonic_ns};
 
 use crate::events::{EventLoop, Handle, Job, JobBody, leaves_the_loop, report_callback_error};
-use crate::ffi::{Class, ClassBuilder, Native, Obj, PyRes, Raised, Ref, Slot, Visit, copy_current_context};
+use crate::ffi::{
+    Class, ClassBuilder, Native, Obj, PyRes, Raised, Ref, Slot, Visit, copy_current_context,
+};
 use crate::names;
 
 /// A timer that was set.
@@ -19,19 +21,34 @@ pub(super) enum Timer {
 impl Timer {
     /// Sets a timer natively. `None` says that the loop or the delay has to be dealt with in Python.
     #[inline]
-    pub(super) fn native(loop_: &Obj, delay: &Obj, body: JobBody, object: &Obj) -> PyRes<Option<Self>> {
-        let Some(native) = EventLoop::class().cast(loop_) else { return Ok(None) };
+    pub(super) fn native(
+        loop_: &Obj,
+        delay: &Obj,
+        body: JobBody,
+        object: &Obj,
+    ) -> PyRes<Option<Self>> {
+        let Some(native) = EventLoop::class().cast(loop_) else {
+            return Ok(None);
+        };
         if !native.is_direct() || !(delay.is_exact_float() || delay.is_exact_int()) {
             return Ok(None);
         }
         let deadline = after(delay.as_f64()?);
-        let id = native.scheduler()?.add_timer(deadline, Job { body, object: object.clone() });
+        let id = native.scheduler()?.add_timer(
+            deadline,
+            Job {
+                body,
+                object: object.clone(),
+            },
+        );
         Ok(Some(Self::Native(native.clone(), id)))
     }
 
     /// Sets a timer through `loop.call_later(delay, callback)`.
     pub(super) fn visible(loop_: &Obj, delay: &Obj, callback: &Obj) -> PyRes<Self> {
-        loop_.method(names::call_later(), [delay, callback]).map(Self::Handle)
+        loop_
+            .method(names::call_later(), [delay, callback])
+            .map(Self::Handle)
     }
 
     /// Cancels it. Answers whether it was still to fire; of a handle that is not known.
@@ -40,7 +57,9 @@ impl Timer {
             Self::Native(loop_, id) => {
                 let scheduler = loop_.scheduler.borrow().clone();
                 // A loop that was closed meanwhile has dropped all timers.
-                let Some(scheduler) = scheduler else { return Ok(true) };
+                let Some(scheduler) = scheduler else {
+                    return Ok(true);
+                };
                 Ok(scheduler.cancel_timer(id).is_some())
             }
             Self::Handle(handle) => handle.method(names::cancel(), []).map(|_| true),
@@ -57,7 +76,11 @@ impl Timer {
 }
 
 /// The deadline that is `seconds` away, rounded up so that it never comes early.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates, which is meant")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the cast saturates, which is meant"
+)]
 fn after(seconds: f64) -> u64 {
     monotonic_ns().saturating_add((seconds * 1e9).ceil() as u64)
 }
@@ -69,8 +92,20 @@ pub(super) fn report(loop_: &Ref<EventLoop>, raised: Raised, callback: &Obj) -> 
         return Err(raised);
     }
     let exception = raised.take();
-    let handle = Ref::new(Handle::payload(callback, &[], copy_current_context()?, loop_.obj())?)?;
-    report_callback_error(Raised::restore(exception), loop_.obj(), callback, &Obj::tuple([])?, handle.obj(), None)
+    let handle = Ref::new(Handle::payload(
+        callback,
+        &[],
+        copy_current_context()?,
+        loop_.obj(),
+    )?)?;
+    report_callback_error(
+        Raised::restore(exception),
+        loop_.obj(),
+        callback,
+        &Obj::tuple([])?,
+        handle.obj(),
+        None,
+    )
 }
 
 /// Native code that a timer runs, with its owner.
@@ -98,7 +133,11 @@ impl Alarm {
 
     /// The Python callable that does the same.
     pub(super) fn callback(&'static self, owner: &Obj) -> PyRes<Ref<AlarmCallback>> {
-        Ref::new(AlarmCallback { alarm: Cell::new(Some(self)), owner: Slot::new(owner.clone()), rang: Cell::new(false) })
+        Ref::new(AlarmCallback {
+            alarm: Cell::new(Some(self)),
+            owner: Slot::new(owner.clone()),
+            rang: Cell::new(false),
+        })
     }
 }
 
@@ -121,7 +160,11 @@ impl Native for AlarmCallback {
     }
 
     fn empty() -> Self {
-        Self { alarm: Cell::new(None), owner: Slot::empty(), rang: Cell::new(false) }
+        Self {
+            alarm: Cell::new(None),
+            owner: Slot::empty(),
+            rang: Cell::new(false),
+        }
     }
 
     fn traverse(&self, visit: &mut Visit<'_>) {
@@ -147,21 +190,33 @@ impl AlarmCallback {
 
 /// Makes the class.
 pub(super) fn init() -> PyRes<()> {
-    ClassBuilder::<AlarmCallback>::new("aioxide", "timer_callback", "Native code that a timer runs.")
-        .sealed()
-        .repr(|this| Ok(format!("<function {} at {:#x}>", this.qualname(), this.obj().address())))
-        .call(|this, args, kwargs| {
-            let (Some(alarm), Some(owner), true) =
-                (this.alarm.get(), this.owner.get(), args.is_empty() && kwargs.is_none())
-            else {
-                return Err(Raised::type_error("a timer callback takes no arguments"));
-            };
-            (alarm.body)(&owner)?;
-            this.rang.set(true);
-            Ok(Obj::none())
-        })
-        .getter("__qualname__", |this| Obj::str(this.qualname()))
-        .getter("__name__", |this| Obj::str(this.qualname()))
-        .build()
-        .map(drop)
+    ClassBuilder::<AlarmCallback>::new(
+        "aioxide",
+        "timer_callback",
+        "Native code that a timer runs.",
+    )
+    .sealed()
+    .repr(|this| {
+        Ok(format!(
+            "<function {} at {:#x}>",
+            this.qualname(),
+            this.obj().address()
+        ))
+    })
+    .call(|this, args, kwargs| {
+        let (Some(alarm), Some(owner), true) = (
+            this.alarm.get(),
+            this.owner.get(),
+            args.is_empty() && kwargs.is_none(),
+        ) else {
+            return Err(Raised::type_error("a timer callback takes no arguments"));
+        };
+        (alarm.body)(&owner)?;
+        this.rang.set(true);
+        Ok(Obj::none())
+    })
+    .getter("__qualname__", |this| Obj::str(this.qualname()))
+    .getter("__name__", |this| Obj::str(this.qualname()))
+    .build()
+    .map(drop)
 }

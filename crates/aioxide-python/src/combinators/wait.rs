@@ -8,7 +8,8 @@ use std::mem;
 use crate::coroutines::{Coroutine, coroutine};
 use crate::events::{EventLoop, get_running_loop};
 use crate::ffi::{
-    Args, Class, ClassBuilder, Machine, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Slot, Visit, task_state,
+    Args, Class, ClassBuilder, Machine, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Slot, Visit,
+    task_state,
 };
 use crate::futures::{Observer, exact_or_task, is_future, observe_any, unobserve_any};
 use crate::tasks::current_task;
@@ -20,8 +21,11 @@ use super::timer::{Timer, report};
 
 /// `wait(fs, *, timeout=None, return_when=ALL_COMPLETED)`.
 pub(super) fn wait(args: &Args<'_>) -> PyRes<Ref<Coroutine>> {
-    let machine =
-        Wait::Start { fs: args.req(0).clone(), timeout: args.some(1).cloned(), return_when: args.get(2).cloned() };
+    let machine = Wait::Start {
+        fs: args.req(0).clone(),
+        timeout: args.some(1).cloned(),
+        return_when: args.get(2).cloned(),
+    };
     coroutine("wait", machine)
 }
 
@@ -38,7 +42,9 @@ enum Until {
 
 /// `return_when` as a value.
 fn until(return_when: Option<&Obj>) -> PyRes<Until> {
-    let Some(given) = return_when else { return Ok(Until::All) };
+    let Some(given) = return_when else {
+        return Ok(Until::All);
+    };
     for (name, value) in [
         (stdlib::first_completed()?, Until::First),
         (stdlib::first_exception()?, Until::FirstFailed),
@@ -48,7 +54,10 @@ fn until(return_when: Option<&Obj>) -> PyRes<Until> {
             return Ok(value);
         }
     }
-    Err(Raised::value_error(&format!("Invalid return_when value: {}", given.to_str()?.text()?)))
+    Err(Raised::value_error(&format!(
+        "Invalid return_when value: {}",
+        given.to_str()?.text()?
+    )))
 }
 
 /// What the observers of one wait share.
@@ -105,7 +114,9 @@ impl Native for Watch {
 impl Watch {
     /// Cancels the timeout.
     fn cancel_timer(&self) -> PyRes<()> {
-        self.timer.take().map_or(Ok(()), |timer| timer.cancel().map(drop))
+        self.timer
+            .take()
+            .map_or(Ok(()), |timer| timer.cancel().map(drop))
     }
 
     /// Finishes the waiter.
@@ -158,13 +169,19 @@ impl Watch {
 
 /// Called by each future that is done.
 static COMPLETED: Observer = Observer {
-    body: |owner, future| WATCH.cast(owner).map_or(Ok(()), |watch| watch.completed(future)),
+    body: |owner, future| {
+        WATCH
+            .cast(owner)
+            .map_or(Ok(()), |watch| watch.completed(future))
+    },
     qualname: "_wait.<locals>._on_completion",
 };
 
 /// The job of a native timeout.
 fn time_is_up(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
-    let Some(watch) = WATCH.cast(&object) else { return Ok(()) };
+    let Some(watch) = WATCH.cast(&object) else {
+        return Ok(());
+    };
     drop(watch.timer.take());
     match watch.release() {
         Ok(()) => Ok(()),
@@ -201,7 +218,9 @@ fn futures_of(fs: &Obj) -> PyRes<Vec<Obj>> {
     let futures = Obj::set_of(fs)?.items()?;
     for future in &futures {
         if exact_or_task(future).is_none() && stdlib::iscoroutine()?.call([future])?.truth()? {
-            return Err(Raised::type_error("Passing coroutines is forbidden, use tasks explicitly."));
+            return Err(Raised::type_error(
+                "Passing coroutines is forbidden, use tasks explicitly.",
+            ));
         }
     }
     Ok(futures)
@@ -211,7 +230,10 @@ impl Wait {
     /// Everything up to the wait.
     fn start(&mut self, fs: &Obj, timeout: Option<&Obj>, return_when: Option<&Obj>) -> PyRes<Sent> {
         if is_future(fs)? || stdlib::iscoroutine()?.call([fs])?.truth()? {
-            return Err(Raised::type_error(&format!("expect a list of futures, not {}", fs.class_name())));
+            return Err(Raised::type_error(&format!(
+                "expect a list of futures, not {}",
+                fs.class_name()
+            )));
         }
         if !fs.truth()? {
             return Err(Raised::value_error("Set of Tasks/Futures is empty."));
@@ -230,13 +252,20 @@ impl Wait {
             ..Watch::empty()
         })?;
         if let Some(timeout) = timeout {
-            watch.timer.set(Some(match Timer::native(&loop_, timeout, time_is_up, watch.obj())? {
-                Some(timer) => timer,
-                None => {
-                    let callback = stdlib::release_waiter()?;
-                    Timer::Handle(loop_.method(names::call_later(), [timeout, callback, waiter.future()])?)
-                }
-            }));
+            watch.timer.set(Some(
+                match Timer::native(&loop_, timeout, time_is_up, watch.obj())? {
+                    Some(timer) => timer,
+                    None => {
+                        let callback = stdlib::release_waiter()?;
+                        Timer::Handle(
+                            loop_.method(
+                                names::call_later(),
+                                [timeout, callback, waiter.future()],
+                            )?,
+                        )
+                    }
+                },
+            ));
         }
         if cfg!(Py_3_14)
             && let Some(task) = current_task(&loop_)?
@@ -252,7 +281,13 @@ impl Wait {
     }
 
     /// Waits on, or ends.
-    fn waited(&mut self, sent: PyRes<Sent>, fs: Vec<Obj>, watch: Ref<Watch>, waiter: Waiter) -> PyRes<Sent> {
+    fn waited(
+        &mut self,
+        sent: PyRes<Sent>,
+        fs: Vec<Obj>,
+        watch: Ref<Watch>,
+        waiter: Waiter,
+    ) -> PyRes<Sent> {
         if matches!(sent, Ok(Sent::Yield(_))) {
             *self = Self::Waiting { fs, watch, waiter };
             return sent;
@@ -276,20 +311,37 @@ impl Wait {
 impl Machine for Wait {
     fn resume(&mut self, input: Resume) -> PyRes<Sent> {
         match mem::replace(self, Self::Over) {
-            Self::Start { fs, timeout, return_when } => self.start(&fs, timeout.as_ref(), return_when.as_ref()),
-            Self::Waiting { fs, watch, mut waiter } => {
+            Self::Start {
+                fs,
+                timeout,
+                return_when,
+            } => self.start(&fs, timeout.as_ref(), return_when.as_ref()),
+            Self::Waiting {
+                fs,
+                watch,
+                mut waiter,
+            } => {
                 let sent = waiter.resume(input);
                 self.waited(sent, fs, watch, waiter)
             }
-            Self::Over => Err(Raised::runtime_error("cannot reuse already awaited coroutine")),
+            Self::Over => Err(Raised::runtime_error(
+                "cannot reuse already awaited coroutine",
+            )),
         }
     }
 
     fn traverse(&self, visit: &mut Visit<'_>) {
         match self {
-            Self::Start { fs, timeout, return_when } => {
+            Self::Start {
+                fs,
+                timeout,
+                return_when,
+            } => {
                 visit.obj(fs);
-                timeout.iter().chain(return_when).for_each(|given| visit.obj(given));
+                timeout
+                    .iter()
+                    .chain(return_when)
+                    .for_each(|given| visit.obj(given));
             }
             Self::Waiting { fs, watch, waiter } => {
                 fs.iter().for_each(|future| visit.obj(future));
@@ -310,8 +362,12 @@ impl Machine for Wait {
 
 /// Makes the class.
 pub(super) fn init() -> PyRes<()> {
-    ClassBuilder::<Watch>::new("aioxide", "wait_state", "What the futures of one `wait()` call back.")
-        .sealed()
-        .build()
-        .map(drop)
+    ClassBuilder::<Watch>::new(
+        "aioxide",
+        "wait_state",
+        "What the futures of one `wait()` call back.",
+    )
+    .sealed()
+    .build()
+    .map(drop)
 }

@@ -10,7 +10,9 @@ use std::mem;
 
 use crate::coroutines::{Coroutine, coroutine};
 use crate::events::{EventLoop, LoopRef, get_running_loop};
-use crate::ffi::{Args, Builtin, Machine, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Visit, task_state};
+use crate::ffi::{
+    Args, Builtin, Machine, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Visit, task_state,
+};
 use crate::futures::{Observer, observe_any, unobserve_any};
 use crate::tasks::{Task, cancel_any, current_task, ensure_future};
 use crate::waiter::{Waiter, is_done, result_of, set_result};
@@ -21,7 +23,10 @@ use super::timer::{Alarm, AlarmCallback, Timer};
 
 /// `wait_for(fut, timeout)`.
 pub(super) fn wait_for(args: &Args<'_>) -> PyRes<Ref<Coroutine>> {
-    coroutine("wait_for", WaitFor::new(args.req(0).clone(), args.req(1).clone()))
+    coroutine(
+        "wait_for",
+        WaitFor::new(args.req(0).clone(), args.req(1).clone()),
+    )
 }
 
 /// The body of `wait_for`.
@@ -60,7 +65,10 @@ struct Deadline {
 }
 
 /// Cancels the task of a deadline.
-static EXPIRED: Alarm = Alarm { body: cancel_task, qualname: "Timeout._on_timeout" };
+static EXPIRED: Alarm = Alarm {
+    body: cancel_task,
+    qualname: "Timeout._on_timeout",
+};
 
 /// `task.cancel()`.
 fn cancel_task(task: &Obj) -> PyRes<()> {
@@ -104,14 +112,24 @@ impl Deadline {
             Some(loop_.method(names::time(), [])?.add(timeout)?)
         };
         let Some(task) = current_task(&loop_)? else {
-            return Err(Raised::runtime_error("Timeout should be used inside a task"));
+            return Err(Raised::runtime_error(
+                "Timeout should be used inside a task",
+            ));
         };
         let cancelling = cancelling(&task)?;
         if timeout.is_none() {
-            return Ok(Self { task, cancelling, timer: None });
+            return Ok(Self {
+                task,
+                cancelling,
+                timer: None,
+            });
         }
         if let Some(timer) = Timer::native(&loop_, timeout, expire, &task)? {
-            return Ok(Self { task, cancelling, timer: Some((timer, None)) });
+            return Ok(Self {
+                task,
+                cancelling,
+                timer: Some((timer, None)),
+            });
         }
         let when = match when {
             Some(when) => when,
@@ -123,7 +141,11 @@ impl Deadline {
         } else {
             loop_.method(names::call_at(), [&when, callback.obj()])?
         };
-        Ok(Self { task, cancelling, timer: Some((Timer::Handle(handle), Some(callback))) })
+        Ok(Self {
+            task,
+            cancelling,
+            timer: Some((Timer::Handle(handle), Some(callback))),
+        })
     }
 
     /// Takes it away. What came out of the wait goes on, or becomes a `TimeoutError`.
@@ -228,7 +250,13 @@ struct Cancelling {
 
 /// Finishes the waiter when the cancelled future is done.
 static ENDED: Observer = Observer {
-    body: |waiter, _| if is_done(waiter)? { Ok(()) } else { set_result(waiter, Obj::none()) },
+    body: |waiter, _| {
+        if is_done(waiter)? {
+            Ok(())
+        } else {
+            set_result(waiter, Obj::none())
+        }
+    },
     qualname: "_release_waiter",
 };
 
@@ -238,11 +266,19 @@ impl Cancelling {
         let loop_ = get_running_loop()?;
         let waiter = Waiter::create(&loop_)?;
         observe_any(&future, &ENDED, waiter.future())?;
-        let task = if cfg!(Py_3_14) { current_task(&loop_)? } else { None };
+        let task = if cfg!(Py_3_14) {
+            current_task(&loop_)?
+        } else {
+            None
+        };
         if let Some(task) = &task {
             task_state::add_awaited_by(&future, task)?;
         }
-        let mut this = Self { future, waiter, task };
+        let mut this = Self {
+            future,
+            waiter,
+            task,
+        };
         let cancelled = match Task::class().exact(&this.future) {
             Some(_) => cancel_any(&this.future, None).map(drop),
             None => this.future.method(names::cancel(), []).map(drop),
@@ -342,7 +378,10 @@ impl Machine for WaitFor {
     fn resume(&mut self, input: Resume) -> PyRes<Sent> {
         match mem::replace(&mut self.0, State::Over) {
             State::Start { awaitable, timeout } => self.start(awaitable, &timeout),
-            State::Timed { mut awaited, deadline } => {
+            State::Timed {
+                mut awaited,
+                deadline,
+            } => {
                 let sent = awaited.resume(input);
                 self.timed(sent, awaited, deadline)
             }
@@ -350,7 +389,9 @@ impl Machine for WaitFor {
                 let sent = cancelling.waiter.resume(input);
                 self.cancelled(sent, cancelling)
             }
-            State::Over => Err(Raised::runtime_error("cannot reuse already awaited coroutine")),
+            State::Over => Err(Raised::runtime_error(
+                "cannot reuse already awaited coroutine",
+            )),
         }
     }
 

@@ -140,10 +140,15 @@ impl Raised {
     /// Raises what assigning (or deleting) a `property` of Python's without a setter raises.
     #[cold]
     pub fn no_setter(object: &Obj, name: &str, value: Option<&Obj>) -> Self {
-        let class = object.class().getattr_str("__qualname__").and_then(|name| name.repr());
+        let class = object
+            .class()
+            .getattr_str("__qualname__")
+            .and_then(|name| name.repr());
         let missing = if value.is_some() { "setter" } else { "deleter" };
         match class {
-            Ok(class) => Builtin::Attribute.raise(&format!("property '{name}' of {class} object has no {missing}")),
+            Ok(class) => Builtin::Attribute.raise(&format!(
+                "property '{name}' of {class} object has no {missing}"
+            )),
             Err(raised) => raised,
         }
     }

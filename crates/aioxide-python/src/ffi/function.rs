@@ -8,10 +8,10 @@
 //! Invariant: `FunctionObject`s are made by [`FunctionSpec::function`] alone, so `spec` is always valid.
 
 use std::ffi::c_void;
-use std::mem::{self, MaybeUninit};
+use std::mem;
 use std::ptr;
-use std::sync::{Mutex, OnceLock};
 use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use pyo3::ffi;
 
@@ -95,6 +95,8 @@ pub struct FunctionSpec {
     required_keywords: bool,
     /// The Python function of the same signature.
     stub: AtomicPtr<ffi::PyObject>,
+    /// A frame of that function, for the coroutines of an `async def`.
+    frame: AtomicPtr<ffi::PyObject>,
     /// CPython's own callable that phrases errors of wrong calls.
     phrasing: OnceLock<usize>,
 }
@@ -106,26 +108,41 @@ unsafe impl Send for FunctionSpec {}
 
 /// The arguments of one call.
 pub struct Args<'a> {
-    /// The named parameters, in the signature's order.
-    fixed: [MaybeUninit<Option<&'a Obj>>; MOST],
-    /// How many of them there are.
-    count: usize,
+    /// What was given by position for named parameters, in the signature's order.
+    given: &'a [Obj],
+    /// What was given by keyword, for all parameters, if any were.
+    named: Option<&'a Named<'a>>,
     /// What `*args` got.
     rest: &'a [Obj],
     /// What `**kwargs` got.
-    keywords: Option<Obj>,
+    keywords: Option<&'a Obj>,
+    /// How many named parameters there are.
+    count: usize,
+}
+
+/// What was given by keyword, by the parameters' places.
+type Named<'a> = [Option<&'a Obj>; MOST];
+
+/// A call with keywords: what [`Args`] refers to.
+struct BoundKeywords<'a> {
+    /// For named parameters.
+    named: Named<'a>,
+    /// For `**kwargs`: a dict.
+    extra: Option<Obj>,
 }
 
 impl<'a> Args<'a> {
     /// The argument for the parameter at `index` (`self` not counted), if it was given.
     #[inline]
     pub fn get(&self, index: usize) -> Option<&'a Obj> {
+        if let Some(given) = self.given.get(index) {
+            return Some(given);
+        }
         assert!(
             index < self.count,
             "a parameter that the signature does not have"
         );
-        // SAFETY: `bind` initialises the first `count`.
-        unsafe { self.fixed[index].assume_init() }
+        self.named.and_then(|named| named[index])
     }
 
     /// The argument at `index`, with `None` counted as not given.
@@ -156,8 +173,8 @@ impl<'a> Args<'a> {
 
     /// What `**kwargs` got, if anything.
     #[inline]
-    pub fn keywords(&self) -> Option<&Obj> {
-        self.keywords.as_ref()
+    pub fn keywords(&self) -> Option<&'a Obj> {
+        self.keywords
     }
 }
 
@@ -172,7 +189,7 @@ enum Keywords<'a> {
 }
 
 impl FunctionSpec {
-    /// Reads a signature; the result lives for ever, as the function does.
+    /// Reads a signature, whose name may be a qualified one; the result lives for ever, as the function does.
     pub fn leak(
         kind: Kind,
         module: &'static str,
@@ -181,13 +198,14 @@ impl FunctionSpec {
         doc: &'static str,
     ) -> &'static Self {
         let open = signature.find('(').unwrap_or(signature.len());
-        let name = signature[..open].to_owned();
+        let given = &signature[..open];
+        let name = given.rsplit('.').next().unwrap_or(given).to_owned();
         let text = signature[open..]
             .trim_start_matches('(')
             .trim_end()
             .trim_end_matches(')')
             .to_owned();
-        let qualname = class.map_or_else(|| name.clone(), |class| format!("{class}.{name}"));
+        let qualname = class.map_or_else(|| given.to_owned(), |class| format!("{class}.{given}"));
         let mut spec = Self {
             name,
             qualname,
@@ -202,6 +220,7 @@ impl FunctionSpec {
             keywords: false,
             required_keywords: false,
             stub: AtomicPtr::new(ptr::null_mut()),
+            frame: AtomicPtr::new(ptr::null_mut()),
             phrasing: OnceLock::new(),
         };
         let mut keyword_only = false;
@@ -298,31 +317,67 @@ impl FunctionSpec {
         }
     }
 
-    /// Binds positional arguments and keywords to the parameters; `None` says the call is wrong.
-    fn bind<'a>(&self, args: &'a [Obj], keywords: &Keywords<'a>) -> PyRes<Option<Args<'a>>> {
+    /// Calls `body` with the arguments bound to the parameters; a wrong call gives its error.
+    #[inline]
+    fn bind<R>(
+        &self,
+        this: Option<&Obj>,
+        args: &[Obj],
+        keywords: &Keywords<'_>,
+        body: impl FnOnce(&Args<'_>) -> PyRes<R>,
+    ) -> PyRes<R> {
+        let (given, rest) = args.split_at(args.len().min(self.positional));
+        let bound_keywords;
         let mut bound = Args {
-            fixed: [const { MaybeUninit::uninit() }; MOST],
-            count: self.parameters.len(),
-            rest: &[],
+            given,
+            named: None,
+            rest,
             keywords: None,
+            count: self.parameters.len(),
         };
-        let given = args.len().min(self.positional);
-        for (slot, arg) in bound.fixed.iter_mut().zip(&args[..given]) {
-            slot.write(Some(arg));
+        let complete = match keywords {
+            Keywords::None => given.len() >= self.required && !self.required_keywords,
+            _ => match self.bind_keywords(given.len(), keywords)? {
+                Some(found) => {
+                    bound_keywords = found;
+                    bound.named = Some(&bound_keywords.named);
+                    bound.keywords = bound_keywords.extra.as_ref();
+                    self.has_all(&bound)
+                }
+                None => false,
+            },
+        };
+        if !complete || (!rest.is_empty() && !self.rest) {
+            return Err(self.wrong_call(this, args, keywords));
         }
-        for slot in &mut bound.fixed[given..bound.count] {
-            slot.write(None);
-        }
-        if args.len() > given {
-            if !self.rest {
-                return Ok(None);
-            }
-            bound.rest = &args[given..];
-        }
+        body(&bound)
+    }
+
+    /// Was every required parameter given?
+    fn has_all(&self, bound: &Args<'_>) -> bool {
+        let mut required = self
+            .parameters
+            .iter()
+            .enumerate()
+            .filter(|(_, each)| each.required);
+        required.all(|(index, _)| bound.get(index).is_some())
+    }
+
+    /// Binds keywords, `given` parameters being taken by position; `None` says the call is wrong.
+    #[inline(never)]
+    fn bind_keywords<'a>(
+        &self,
+        given: usize,
+        keywords: &Keywords<'a>,
+    ) -> PyRes<Option<BoundKeywords<'a>>> {
+        let mut bound = BoundKeywords {
+            named: [None; MOST],
+            extra: None,
+        };
         match keywords {
             Keywords::None => {}
             Keywords::Vector(names, values) => {
-                for (name, value) in names.items()?.iter().zip(*values) {
+                for (name, value) in names.tuple_items().iter().zip(*values) {
                     if !self.bind_keyword(&mut bound, name, value, given)? {
                         return Ok(None);
                     }
@@ -336,21 +391,13 @@ impl FunctionSpec {
                 }
             }
         }
-        if given < self.required || self.required_keywords {
-            for (index, parameter) in self.parameters.iter().enumerate() {
-                if parameter.required && bound.get(index).is_none() {
-                    return Ok(None);
-                }
-            }
-        }
         Ok(Some(bound))
     }
 
     /// Binds one keyword; `false` says the call is wrong.
-    #[inline(never)]
     fn bind_keyword<'a>(
         &self,
-        bound: &mut Args<'a>,
+        bound: &mut BoundKeywords<'a>,
         name: &Obj,
         value: &'a Obj,
         given: usize,
@@ -369,16 +416,16 @@ impl FunctionSpec {
         match found {
             Some(index) if index < given => Ok(false),
             Some(index) => {
-                bound.fixed[index].write(Some(value));
+                bound.named[index] = Some(value);
                 Ok(true)
             }
             None if self.keywords => {
-                let extra = match bound.keywords.take() {
+                let extra = match bound.extra.take() {
                     Some(extra) => extra,
                     None => Obj::dict()?,
                 };
                 extra.set_item(name, value)?;
-                bound.keywords = Some(extra);
+                bound.extra = Some(extra);
                 Ok(true)
             }
             None => Ok(false),
@@ -400,10 +447,7 @@ impl FunctionSpec {
     ) -> PyRes<R> {
         // SAFETY: the caller's promise.
         let (positional, keywords) = unsafe { vector(args, nargsf, &names) };
-        match self.bind(positional, &keywords)? {
-            Some(bound) => body(&bound),
-            None => Err(self.wrong_call(Some(this), positional, &keywords)),
-        }
+        self.bind(Some(this), positional, &keywords, body)
     }
 
     /// Runs `body` with the arguments of `tp_init`.
@@ -427,10 +471,7 @@ impl FunctionSpec {
         } else {
             Keywords::Pairs(&pairs)
         };
-        match self.bind(&args, &keywords)? {
-            Some(bound) => body(&bound),
-            None => Err(self.wrong_call(Some(this), &args, &keywords)),
-        }
+        self.bind(Some(this), &args, &keywords, body)
     }
 
     /// The error of a wrong call, in the running version's words.
@@ -482,6 +523,11 @@ impl FunctionSpec {
         ))?;
         let builtins = Obj::import("builtins")?;
         let namespace = Obj::dict()?;
+        // The file name is what users read in reprs and stacks of tasks: "sleep() running at <aioxide>:1".
+        let (file, mode) = (Obj::str("<aioxide>")?, Obj::str("exec")?);
+        let code = builtins
+            .getattr_str("compile")?
+            .call([&code, &file, &mode])?;
         builtins.getattr_str("exec")?.call([&code, &namespace])?;
         let stub = namespace.item(&Obj::str(&self.name)?)?;
         stub.setattr_str("__qualname__", &Obj::str(&self.qualname)?)?;
@@ -490,19 +536,67 @@ impl FunctionSpec {
         Ok(stub)
     }
 
+    /// A frame at the first line of an `async def`: one of its stub's coroutines is made for it and closed.
+    fn frame(&self) -> PyRes {
+        let known = self.frame.load(Ordering::Relaxed);
+        if !known.is_null() {
+            // SAFETY: a reference that this function leaked.
+            return Ok(unsafe { Obj::borrowed(known) });
+        }
+        let code = self.stub()?.getattr_str("__code__")?;
+        let count = |name: &str| -> PyRes<usize> {
+            Ok(usize::try_from(code.getattr_str(name)?.as_i64()?).unwrap_or(0))
+        };
+        // The same code with a default for every parameter, so that it can be called.
+        let defaults = Obj::tuple(vec![Obj::none(); count("co_argcount")?])?;
+        let function = Obj::import("types")?.getattr_str("FunctionType")?.call([
+            &code,
+            &Obj::dict()?,
+            &Obj::none(),
+            &defaults,
+        ])?;
+        let keyword_only = Obj::dict()?;
+        let names = code.getattr_str("co_varnames")?.items()?;
+        for name in names
+            .iter()
+            .skip(count("co_argcount")?)
+            .take(count("co_kwonlyargcount")?)
+        {
+            keyword_only.set_item(name, &Obj::none())?;
+        }
+        function.setattr_str("__kwdefaults__", &keyword_only)?;
+        let coroutine = function.call([])?;
+        let frame = coroutine.getattr_str("cr_frame")?;
+        coroutine.getattr_str("close")?.call([])?;
+        self.frame
+            .store(frame.clone().into_raw(), Ordering::Relaxed);
+        Ok(frame)
+    }
 }
 
 /// Every `async def`, for the code objects of its coroutines.
 static COROUTINE_FUNCTIONS: Mutex<Vec<&'static FunctionSpec>> = Mutex::new(Vec::new());
 
-/// The code object of the `async def` function of this qualified name; `None` if there is no such function.
-pub fn function_code(qualname: &str) -> PyRes {
-    let found = COROUTINE_FUNCTIONS
+/// The `async def` function of this qualified name.
+fn coroutine_function(qualname: &str) -> Option<&'static FunctionSpec> {
+    COROUTINE_FUNCTIONS
         .lock()
         .ok()
-        .and_then(|all| all.iter().copied().find(|spec| spec.qualname == qualname));
-    match found {
+        .and_then(|all| all.iter().copied().find(|spec| spec.qualname == qualname))
+}
+
+/// The code object of the `async def` function of this qualified name; `None` if there is no such function.
+pub fn function_code(qualname: &str) -> PyRes {
+    match coroutine_function(qualname) {
         Some(spec) => spec.stub()?.getattr_str("__code__"),
+        None => Ok(Obj::none()),
+    }
+}
+
+/// A frame of that function, which stands at its first line; `None` if there is no such function.
+pub fn function_frame(qualname: &str) -> PyRes {
+    match coroutine_function(qualname) {
+        Some(spec) => spec.frame(),
         None => Ok(Obj::none()),
     }
 }
@@ -530,7 +624,7 @@ unsafe fn vector<'a>(
     unsafe {
         let names = Obj::peek(names);
         let values =
-            std::slice::from_raw_parts(args.cast::<Obj>().add(count), names.len().unwrap_or(0));
+            std::slice::from_raw_parts(args.cast::<Obj>().add(count), names.tuple_items().len());
         (positional, Keywords::Vector(names, values))
     }
 }
@@ -591,10 +685,10 @@ pub(super) unsafe fn with_args(
         };
         // SAFETY: the callable is alive during its own call.
         let this_or_function = this.unwrap_or(unsafe { Obj::peek(&function) });
-        match spec.bind(rest, &keywords)? {
-            Some(bound) => body(spec, this_or_function, &bound).map(Obj::into_raw),
-            None => Err(spec.wrong_call(this, rest, &keywords)),
-        }
+        spec.bind(this, rest, &keywords, |args| {
+            body(spec, this_or_function, args)
+        })
+        .map(Obj::into_raw)
     })
 }
 
@@ -611,7 +705,9 @@ where
 {
     // SAFETY: only function objects carry this pointer, and CPython gives a valid argument vector.
     unsafe {
-        with_args(function, args, nargsf, names, false, |_, _, args| conjure::<F>()(args)?.into_obj())
+        with_args(function, args, nargsf, names, false, |_, _, args| {
+            conjure::<F>()(args)?.into_obj()
+        })
     }
 }
 

@@ -12,12 +12,15 @@ mod machine;
 mod native;
 mod object;
 mod sending;
+#[cfg(Py_3_12)]
+mod stop_iteration;
 pub mod task_state;
 mod thread;
 
 pub use errors::{Builtin, Raised, Warning, finally, preserving_exception, warn, warn_resource};
 pub use function::{
-    Args, FunctionSpec, Kind, add_to_module, function, function_code, intern, make_function_classes,
+    Args, FunctionSpec, Kind, add_to_module, function, function_code, function_frame, intern,
+    make_function_classes,
 };
 pub use imported::{GilSlot, Imported, Interned};
 pub use machine::{Machine, MachineBox, Resume};
@@ -31,6 +34,13 @@ pub use sending::{
     stop_iteration_value, throw,
 };
 pub use thread::{check_signals, ident, without_gil};
+
+/// Makes the classes that all others need.
+pub fn init() -> PyRes<()> {
+    #[cfg(Py_3_12)]
+    stop_iteration::init()?;
+    function::make_function_classes()
+}
 
 /// Takes a module that PyO3 made as a plain object.
 pub fn module_object(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> Obj {

@@ -100,6 +100,8 @@ pub struct Class<T: Native> {
     pointer: AtomicPtr<ffi::PyTypeObject>,
     /// The native base's slots, for the future layout.
     base: AtomicPtr<ffi::PyTypeObject>,
+    /// A subclass that most instances are of, and that lives for ever; NULL if there is none.
+    usual: AtomicPtr<ffi::PyTypeObject>,
     /// How `__init__` takes its arguments.
     init: OnceLock<Init<T>>,
     /// Dead objects, ready for reuse.
@@ -127,6 +129,7 @@ impl<T: Native> Class<T> {
         Self {
             pointer: AtomicPtr::new(ptr::null_mut()),
             base: AtomicPtr::new(ptr::null_mut()),
+            usual: AtomicPtr::new(ptr::null_mut()),
             init: OnceLock::new(),
             free: UnsafeCell::new(Vec::new()),
             functions: OnceLock::new(),
@@ -160,13 +163,15 @@ impl<T: Native> Class<T> {
     fn find_untouched(&self) -> bool {
         let class = self.object();
         let functions = self.functions.get().map_or(&[][..], Vec::as_slice);
-        let same = functions.iter().all(|(name, function)| match class.getattr(name) {
-            Ok(found) => found.is(function),
-            Err(raised) => {
-                raised.discard();
-                false
-            }
-        });
+        let same = functions
+            .iter()
+            .all(|(name, function)| match class.getattr(name) {
+                Ok(found) => found.is(function),
+                Err(raised) => {
+                    raised.discard();
+                    false
+                }
+            });
         if same {
             // SAFETY: a made class; the look-ups gave it a version, if there was one to give.
             let version = unsafe { (*self.raw()).tp_version_tag };
@@ -175,13 +180,22 @@ impl<T: Native> Class<T> {
         same
     }
 
+    /// Names a subclass that most instances are of; it is kept alive.
+    pub fn set_usual_subclass(&self, class: &Obj) {
+        debug_assert!(class.is_subtype_of(&self.object()));
+        self.usual
+            .store(class.clone().into_raw().cast(), Ordering::Relaxed);
+    }
+
     /// Is `object` an instance of this class or of a subclass?
     #[inline]
     pub fn is_instance(&self, object: &Obj) -> bool {
         // SAFETY: reads the type of a live object.
         let class = unsafe { ffi::Py_TYPE(object.raw()) };
-        // SAFETY: both are live types.
-        ptr::eq(class, self.raw()) || unsafe { ffi::PyType_IsSubtype(class, self.raw()) != 0 }
+        ptr::eq(class, self.raw())
+            || ptr::eq(class, self.usual.load(Ordering::Relaxed))
+            // SAFETY: both are live types.
+            || unsafe { ffi::PyType_IsSubtype(class, self.raw()) != 0 }
     }
 
     /// Is `object` an instance of exactly this class?
@@ -339,7 +353,12 @@ impl<T: Native> Ref<T> {
     /// The word for `__dict__`.
     #[inline]
     fn dict_word(&self) -> *mut ffi::PyObject {
-        const { assert!(matches!(T::LAYOUT, Layout::Plain), "the dict stands elsewhere in other layouts") };
+        const {
+            assert!(
+                matches!(T::LAYOUT, Layout::Plain),
+                "the dict stands elsewhere in other layouts"
+            )
+        };
         // SAFETY: the dict's word in the plain layout.
         unsafe { word_at(self.0.raw(), DICT_OFFSET.cast_signed()) }
     }
@@ -384,9 +403,9 @@ impl<T: Native> Ref<T> {
 /// Brings memory from a free list back to life with one reference.
 ///
 /// # Safety
-/// `raw` must come from a free list.
+/// `raw` must be on a free list, or about to be.
 #[inline]
-unsafe fn revive(raw: *mut ffi::PyObject) {
+pub(super) unsafe fn revive(raw: *mut ffi::PyObject) {
     #[cfg(Py_3_12)]
     // SAFETY: nobody else refers to the object.
     unsafe {
@@ -1163,6 +1182,9 @@ where
         match conjure::<F>()(this, &Obj::none())? {
             Sent::Yield(object) => Ok(object.into_raw()),
             Sent::Return(object) if object.is_none() => Ok(ptr::null_mut()),
+            #[cfg(Py_3_12)]
+            Sent::Return(object) => Err(super::stop_iteration::raise(object)),
+            #[cfg(not(Py_3_12))]
             Sent::Return(object) => Err(super::sending::stop_iteration(&object)),
         }
     })
@@ -1409,14 +1431,23 @@ unsafe fn word_at(raw: *mut ffi::PyObject, offset: isize) -> *mut ffi::PyObject 
 unsafe fn base_is_clean(raw: *mut ffi::PyObject, kind: *mut ffi::PyTypeObject) -> bool {
     const WORDS: usize = (FUTURE_OFFSET - DICT_OFFSET) / mem::size_of::<usize>();
     // SAFETY: the words between the object's head and the payload.
-    let words = unsafe { raw.cast::<u8>().add(DICT_OFFSET).cast::<[usize; WORDS]>().read() };
+    let words = unsafe {
+        raw.cast::<u8>()
+            .add(DICT_OFFSET)
+            .cast::<[usize; WORDS]>()
+            .read()
+    };
     if words.iter().fold(0, |all, word| all | word) != 0 {
         return false;
     }
     // SAFETY: a live type.
     let dict_offset = unsafe { (*kind).tp_dictoffset };
     // A managed dict stands before the object, three words back, and its offset is given as -1.
-    let dict_offset = if dict_offset < 0 { -3 * size_of::<usize>().cast_signed() } else { dict_offset };
+    let dict_offset = if dict_offset < 0 {
+        -3 * size_of::<usize>().cast_signed()
+    } else {
+        dict_offset
+    };
     // SAFETY: where the object keeps its dict.
     unsafe { word_at(raw, dict_offset).is_null() && has_no_inline_values(raw, kind) }
 }

@@ -408,14 +408,26 @@ impl Obj {
     /// `self <= other`.
     pub fn less_or_equal(&self, other: &Self) -> PyRes<bool> {
         // SAFETY: any two objects may be asked.
-        let answer = unsafe { Self::owned(ffi::PyObject_RichCompare(self.raw(), other.raw(), ffi::Py_LE)) }?;
+        let answer = unsafe {
+            Self::owned(ffi::PyObject_RichCompare(
+                self.raw(),
+                other.raw(),
+                ffi::Py_LE,
+            ))
+        }?;
         answer.truth()
     }
 
     /// `self >= other`.
     pub fn greater_or_equal(&self, other: &Self) -> PyRes<bool> {
         // SAFETY: any two objects may be asked.
-        let answer = unsafe { Self::owned(ffi::PyObject_RichCompare(self.raw(), other.raw(), ffi::Py_GE)) }?;
+        let answer = unsafe {
+            Self::owned(ffi::PyObject_RichCompare(
+                self.raw(),
+                other.raw(),
+                ffi::Py_GE,
+            ))
+        }?;
         answer.truth()
     }
 
@@ -480,6 +492,10 @@ impl Obj {
 
     /// The value as a C double, as `float(self)` would accept it (numbers only).
     pub fn as_f64(&self) -> PyRes<f64> {
+        if self.is_exact_float() {
+            // SAFETY: a float.
+            return Ok(unsafe { ffi::PyFloat_AS_DOUBLE(self.raw()) });
+        }
         // SAFETY: any object may be asked.
         let value = unsafe { ffi::PyFloat_AsDouble(self.raw()) };
         if value.to_bits() == (-1.0f64).to_bits() && Raised::is_set() {
@@ -595,6 +611,21 @@ impl Obj {
             items.push(item);
         }
         Ok(items)
+    }
+
+    /// The items of a `tuple`; none for any other object.
+    #[inline]
+    pub fn tuple_items(&self) -> &[Self] {
+        // SAFETY: a type test.
+        if unsafe { ffi::PyTuple_Check(self.raw()) } == 0 {
+            return &[];
+        }
+        let tuple = self.raw().cast::<ffi::PyTupleObject>();
+        // SAFETY: a live tuple does not change; `Obj` is transparent over its items, which are not NULL.
+        unsafe {
+            let len = usize::try_from(ffi::PyTuple_GET_SIZE(self.raw())).unwrap_or(0);
+            std::slice::from_raw_parts((&raw const (*tuple).ob_item).cast::<Self>(), len)
+        }
     }
 
     /// `self(*args)` for a few arguments that stand on the stack.

@@ -9,7 +9,10 @@ use std::cell::Cell;
 use std::mem;
 
 use crate::coroutines::{Delegate, coroutine};
-use crate::ffi::{Class, ClassBuilder, Machine, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Slot, Visit, add_to_module, finally};
+use crate::ffi::{
+    Class, ClassBuilder, Machine, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Slot, Visit,
+    add_to_module, finally,
+};
 use crate::mixins::LoopBound;
 use crate::{names, stdlib};
 
@@ -118,18 +121,25 @@ impl Bound for Barrier {
 /// `BrokenBarrierError(message)`.
 #[cold]
 fn broken(message: &str) -> Raised {
-    stdlib::broken_barrier_error().map_or_else(|raised| raised, |class| Raised::with(class, message))
+    stdlib::broken_barrier_error()
+        .map_or_else(|raised| raised, |class| Raised::with(class, message))
 }
 
 impl Barrier {
     /// The condition.
     fn condition(&self) -> PyRes<Ref<Condition>> {
-        self.condition.get().ok_or_else(|| Raised::runtime_error("Barrier object is not initialized."))
+        self.condition
+            .get()
+            .ok_or_else(|| Raised::runtime_error("Barrier object is not initialized."))
     }
 
     /// `n_waiting`.
     fn n_waiting(&self) -> i64 {
-        if self.state.get() == State::Filling { self.count.get() } else { 0 }
+        if self.state.get() == State::Filling {
+            self.count.get()
+        } else {
+            0
+        }
     }
 
     /// `_release()`.
@@ -151,7 +161,11 @@ impl Barrier {
 
     /// What `reset()` does under the lock.
     fn reset(&self) -> PyRes<()> {
-        self.state.set(if self.count.get() > 0 { State::Resetting } else { State::Filling });
+        self.state.set(if self.count.get() > 0 {
+            State::Resetting
+        } else {
+            State::Filling
+        });
         self.condition()?.notify_all()
     }
 
@@ -184,7 +198,9 @@ impl Turn {
     fn check(self, state: State) -> PyRes<()> {
         match (self, state) {
             (Self::In, State::Broken) => Err(broken("Barrier aborted")),
-            (Self::Out, State::Broken | State::Resetting) => Err(broken("Abort or reset of barrier")),
+            (Self::Out, State::Broken | State::Resetting) => {
+                Err(broken("Abort or reset of barrier"))
+            }
             _ => Ok(()),
         }
     }
@@ -251,14 +267,20 @@ impl Part {
     /// One of the waits, not begun.
     fn wait(barrier: &Ref<Barrier>, turn: Turn) -> PyRes<Self> {
         if barrier.is_plain() {
-            return Ok(Self::Native(Await { barrier: barrier.clone(), turn, wait: None }));
+            return Ok(Self::Native(Await {
+                barrier: barrier.clone(),
+                turn,
+                wait: None,
+            }));
         }
         Self::visible(barrier, turn.name())
     }
 
     /// A method that may be overridden.
     fn visible(barrier: &Ref<Barrier>, name: &Obj) -> PyRes<Self> {
-        Ok(Self::Visible(Delegate::new(&barrier.obj().method(name, [])?)?))
+        Ok(Self::Visible(Delegate::new(
+            &barrier.obj().method(name, [])?,
+        )?))
     }
 
     /// Goes on.
@@ -395,7 +417,9 @@ impl Machine for Pass {
             Place::Entering(acquisition) => self.enter(acquisition, input),
             Place::Before(part) => self.before(part, input),
             Place::Inside(part, index) => self.inside(part, index, input),
-            Place::Over => Err(Raised::runtime_error("cannot reuse already awaited coroutine")),
+            Place::Over => Err(Raised::runtime_error(
+                "cannot reuse already awaited coroutine",
+            )),
         }
     }
 
@@ -438,10 +462,13 @@ impl Machine for Enter {
         let barrier = &self.barrier;
         let wait = match &mut self.wait {
             Some(wait) => wait,
-            unset if barrier.is_plain() => {
-                unset.insert(Passing::Native(Pass { barrier: barrier.clone(), place: Place::Start }))
-            }
-            unset => unset.insert(Passing::Visible(Delegate::new(&barrier.obj().method(names::wait(), [])?)?)),
+            unset if barrier.is_plain() => unset.insert(Passing::Native(Pass {
+                barrier: barrier.clone(),
+                place: Place::Start,
+            })),
+            unset => unset.insert(Passing::Visible(Delegate::new(
+                &barrier.obj().method(names::wait(), [])?,
+            )?)),
         };
         match wait {
             Passing::Native(pass) => pass.resume(input),
@@ -487,7 +514,9 @@ impl Machine for Change {
         if matches!(sent, Sent::Yield(_)) {
             return Ok(sent);
         }
-        finally((self.body)(&self.barrier), || self.barrier.condition()?.give_up())?;
+        finally((self.body)(&self.barrier), || {
+            self.barrier.condition()?.give_up()
+        })?;
         Ok(Sent::Return(Obj::none()))
     }
 
@@ -523,7 +552,10 @@ fn repr_text(this: &Ref<Barrier>) -> PyRes<String> {
     let read = |name: &Obj| this.obj().getattr(name);
     if !read(names::broken())?.truth()? {
         let waiting = read(names::n_waiting())?.to_str()?.text()?;
-        state.push_str(&format!(", waiters:{waiting}/{}", read(names::parties())?.to_str()?.text()?));
+        state.push_str(&format!(
+            ", waiters:{waiting}/{}",
+            read(names::parties())?.to_str()?.text()?
+        ));
     }
     repr_with(this.obj(), &state)
 }
@@ -532,33 +564,68 @@ fn repr_text(this: &Ref<Barrier>) -> PyRes<String> {
 fn private(builder: ClassBuilder<Barrier>) -> ClassBuilder<Barrier> {
     builder
         .coroutine("_block(self)", "Waits to be let in.", |this, _| {
-            coroutine("Barrier._block", Await { barrier: this.clone(), turn: Turn::In, wait: None })
+            coroutine(
+                "Barrier._block",
+                Await {
+                    barrier: this.clone(),
+                    turn: Turn::In,
+                    wait: None,
+                },
+            )
         })
         .coroutine("_release(self)", "Lets those out who are in.", |this, _| {
             coroutine("Barrier._release", Release(this.clone()))
         })
         .coroutine("_wait(self)", "Waits to be let out.", |this, _| {
-            coroutine("Barrier._wait", Await { barrier: this.clone(), turn: Turn::Out, wait: None })
+            coroutine(
+                "Barrier._wait",
+                Await {
+                    barrier: this.clone(),
+                    turn: Turn::Out,
+                    wait: None,
+                },
+            )
         })
-        .method("_exit(self)", "Lets others in if nobody is in any more.", |this, _| this.exit())
-        .property("_cond", |this| Ok(this.condition.get().map(Ref::into_obj)), |this, value| {
-            let condition = value.and_then(|value| Condition::class().cast(value));
-            let condition = condition.ok_or_else(|| Raised::type_error("_cond must be a Condition"))?;
-            this.condition.set(condition.clone());
-            Ok(())
-        })
-        .property("_parties", |this| this.parties.get(), |this, value| {
-            this.parties.set(value.unwrap_or(&Obj::none()));
-            Ok(())
-        })
-        .property("_state", |this| this.state.get().member(), |this, value| {
-            this.state.set(State::of(value.unwrap_or(&Obj::none()))?);
-            Ok(())
-        })
-        .property("_count", |this| Ok(this.count.get()), |this, value| {
-            this.count.set(value.map_or(Ok(0), Obj::as_i64)?);
-            Ok(())
-        })
+        .method(
+            "_exit(self)",
+            "Lets others in if nobody is in any more.",
+            |this, _| this.exit(),
+        )
+        .property(
+            "_cond",
+            |this| Ok(this.condition.get().map(Ref::into_obj)),
+            |this, value| {
+                let condition = value.and_then(|value| Condition::class().cast(value));
+                let condition =
+                    condition.ok_or_else(|| Raised::type_error("_cond must be a Condition"))?;
+                this.condition.set(condition.clone());
+                Ok(())
+            },
+        )
+        .property(
+            "_parties",
+            |this| this.parties.get(),
+            |this, value| {
+                this.parties.set(value.unwrap_or(&Obj::none()));
+                Ok(())
+            },
+        )
+        .property(
+            "_state",
+            |this| this.state.get().member(),
+            |this, value| {
+                this.state.set(State::of(value.unwrap_or(&Obj::none()))?);
+                Ok(())
+            },
+        )
+        .property(
+            "_count",
+            |this| Ok(this.count.get()),
+            |this, value| {
+                this.count.set(value.map_or(Ok(0), Obj::as_i64)?);
+                Ok(())
+            },
+        )
 }
 
 /// Makes the class.

@@ -10,7 +10,10 @@ use std::cell::Cell;
 use std::mem;
 
 use crate::coroutines::{Delegate, coroutine};
-use crate::ffi::{Class, ClassBuilder, Machine, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Slot, Visit, add_to_module, finally};
+use crate::ffi::{
+    Class, ClassBuilder, Machine, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Slot, Visit,
+    add_to_module, finally,
+};
 use crate::mixins::LoopBound;
 use crate::waiter::{Waiter, is_done, set_result};
 use crate::{names, stdlib};
@@ -101,12 +104,15 @@ impl Guard for Condition {
 
     #[inline]
     fn acquiring(this: &Ref<Self>) -> PyRes<lock::Acquire> {
-        this.native_lock().map(lock::Acquire::new).ok_or_else(no_lock)
+        this.native_lock()
+            .map(lock::Acquire::new)
+            .ok_or_else(no_lock)
     }
 
     #[inline]
     fn try_acquire(this: &Ref<Self>) -> PyRes<bool> {
-        this.native_lock().map_or(Ok(false), |lock| lock.try_acquire())
+        this.native_lock()
+            .map_or(Ok(false), |lock| lock.try_acquire())
     }
 
     #[inline]
@@ -198,7 +204,10 @@ impl Condition {
 impl Ref<Condition> {
     /// A new condition with a lock of its own.
     pub(super) fn with_new_lock() -> PyRes<Self> {
-        Self::new(Condition { lock: Slot::new(lock::new()?), ..Condition::empty() })
+        Self::new(Condition {
+            lock: Slot::new(lock::new()?),
+            ..Condition::empty()
+        })
     }
 
     /// `__init__`.
@@ -266,7 +275,9 @@ impl Ref<Condition> {
         if self.is_plain() {
             return self.notify_some(1);
         }
-        self.obj().method(names::private_notify(), [&Obj::int(1)?]).map(drop)
+        self.obj()
+            .method(names::private_notify(), [&Obj::int(1)?])
+            .map(drop)
     }
 
     /// Refuses to notify without the lock.
@@ -283,7 +294,9 @@ impl Ref<Condition> {
         if self.is_plain() {
             return self.notify_up_to(limit);
         }
-        self.obj().method(names::private_notify(), [limit]).map(drop)
+        self.obj()
+            .method(names::private_notify(), [limit])
+            .map(drop)
     }
 
     /// `notify_all()`.
@@ -293,7 +306,9 @@ impl Ref<Condition> {
             self.check_notify()?;
             return self.notify_some(count);
         }
-        self.obj().method(names::notify(), [&Obj::int(count)?]).map(drop)
+        self.obj()
+            .method(names::notify(), [&Obj::int(count)?])
+            .map(drop)
     }
 }
 
@@ -310,7 +325,9 @@ impl Acquisition {
     pub(super) fn new(condition: &Ref<Condition>) -> PyRes<Self> {
         Ok(match condition.native_lock() {
             Some(lock) => Self::Native(lock::Acquire::new(lock)),
-            None => Self::Visible(Delegate::new(&condition.obj().method(names::acquire(), [])?)?),
+            None => Self::Visible(Delegate::new(
+                &condition.obj().method(names::acquire(), [])?,
+            )?),
         })
     }
 
@@ -370,7 +387,10 @@ enum Stage {
 impl Wait {
     /// Not begun.
     pub(super) fn new(condition: Ref<Condition>) -> Self {
-        Self { condition, stage: Stage::Start }
+        Self {
+            condition,
+            stage: Stage::Start,
+        }
     }
 
     /// Gives the lock up and waits.
@@ -420,14 +440,20 @@ impl Wait {
             };
             let raised = match attempt {
                 Err(raised) => raised,
-                Ok(mut acquisition) => match acquisition.resume(mem::replace(&mut input, Resume::Send)) {
-                    Ok(Sent::Return(_)) => return self.over(cancelled.or(failure)),
-                    Ok(sent) => {
-                        self.stage = Stage::Acquiring { acquisition, failure, cancelled };
-                        return Ok(sent);
+                Ok(mut acquisition) => {
+                    match acquisition.resume(mem::replace(&mut input, Resume::Send)) {
+                        Ok(Sent::Return(_)) => return self.over(cancelled.or(failure)),
+                        Ok(sent) => {
+                            self.stage = Stage::Acquiring {
+                                acquisition,
+                                failure,
+                                cancelled,
+                            };
+                            return Ok(sent);
+                        }
+                        Err(raised) => raised,
                     }
-                    Err(raised) => raised,
-                },
+                }
             };
             let raised = match &failure {
                 Some(failure) => raised.during(failure.clone()),
@@ -446,7 +472,9 @@ impl Wait {
     fn over(&self, failure: Option<Obj>) -> PyRes<Sent> {
         match failure {
             None => Ok(Sent::Return(Obj::bool(true))),
-            Some(failure) => finally(Err(Raised::restore(failure)), || self.condition.notify_another()),
+            Some(failure) => finally(Err(Raised::restore(failure)), || {
+                self.condition.notify_another()
+            }),
         }
     }
 }
@@ -459,10 +487,14 @@ impl Machine for Wait {
                 let sent = waiter.resume(input);
                 self.waited(sent, waiter)
             }
-            Stage::Acquiring { acquisition, failure, cancelled } => {
-                self.acquiring(Some(acquisition), input, failure, cancelled)
-            }
-            Stage::Over => Err(Raised::runtime_error("cannot reuse already awaited coroutine")),
+            Stage::Acquiring {
+                acquisition,
+                failure,
+                cancelled,
+            } => self.acquiring(Some(acquisition), input, failure, cancelled),
+            Stage::Over => Err(Raised::runtime_error(
+                "cannot reuse already awaited coroutine",
+            )),
         }
     }
 
@@ -471,9 +503,16 @@ impl Machine for Wait {
         match &self.stage {
             Stage::Start | Stage::Over => {}
             Stage::Waiting(waiter) => waiter.traverse(visit),
-            Stage::Acquiring { acquisition, failure, cancelled } => {
+            Stage::Acquiring {
+                acquisition,
+                failure,
+                cancelled,
+            } => {
                 acquisition.traverse(visit);
-                failure.iter().chain(cancelled).for_each(|exception| visit.obj(exception));
+                failure
+                    .iter()
+                    .chain(cancelled)
+                    .for_each(|exception| visit.obj(exception));
             }
         }
     }
@@ -575,10 +614,19 @@ pub(super) fn init(module: &Obj) -> PyRes<()> {
         "Tasks that hold a lock wait for others to tell them that something changed.\n\n\
          Without a `lock` it makes one. Use it with `async with`.",
     )
-    .init("(self, lock=None)", |this, args| this.initialize(args.some(0)))
+    .init("(self, lock=None)", |this, args| {
+        this.initialize(args.some(0))
+    })
     .repr(|this| {
-        let state = if this.is_locked()? { "locked" } else { "unlocked" };
-        repr_with(this.obj(), &format!("{state}{}", this.waiters.repr_suffix()?))
+        let state = if this.is_locked()? {
+            "locked"
+        } else {
+            "unlocked"
+        };
+        repr_with(
+            this.obj(),
+            &format!("{state}{}", this.waiters.repr_suffix()?),
+        )
     })
     .coroutine(
         "wait(self)",
@@ -592,7 +640,14 @@ pub(super) fn init(module: &Obj) -> PyRes<()> {
         "Waits until `predicate()` is true and returns what it returned.",
         |this, args| {
             let predicate = args.req(0).clone();
-            coroutine("Condition.wait_for", WaitFor { condition: this.clone(), predicate, round: None })
+            coroutine(
+                "Condition.wait_for",
+                WaitFor {
+                    condition: this.clone(),
+                    predicate,
+                    round: None,
+                },
+            )
         },
     )
     .method(
@@ -604,27 +659,53 @@ pub(super) fn init(module: &Obj) -> PyRes<()> {
             None => this.notify(&Obj::int(1)?),
         },
     )
-    .method("notify_all(self)", "Wakes all tasks that wait.", |this, _| this.notify_all())
-    .method("_notify(self, n)", "Wakes up to `n` tasks that wait, whether the lock is taken or not.", |this, args| {
-        this.notify_up_to(args.req(0))
-    })
-    .property("locked", |this| this.lock_method(names::locked()), |this, value| {
-        this.set_lock_method(names::locked(), value);
-        Ok(())
-    })
-    .property("acquire", |this| this.lock_method(names::acquire()), |this, value| {
-        this.set_lock_method(names::acquire(), value);
-        Ok(())
-    })
-    .property("release", |this| this.lock_method(names::release()), |this, value| {
-        this.set_lock_method(names::release(), value);
-        Ok(())
-    })
-    .property("_lock", |this| Ok(this.lock.get()), Ref::<Condition>::set_lock)
-    .property("_waiters", |this| this.waiters.show(), |this, value| {
-        this.waiters.assign(value);
-        Ok(())
-    });
+    .method(
+        "notify_all(self)",
+        "Wakes all tasks that wait.",
+        |this, _| this.notify_all(),
+    )
+    .method(
+        "_notify(self, n)",
+        "Wakes up to `n` tasks that wait, whether the lock is taken or not.",
+        |this, args| this.notify_up_to(args.req(0)),
+    )
+    .property(
+        "locked",
+        |this| this.lock_method(names::locked()),
+        |this, value| {
+            this.set_lock_method(names::locked(), value);
+            Ok(())
+        },
+    )
+    .property(
+        "acquire",
+        |this| this.lock_method(names::acquire()),
+        |this, value| {
+            this.set_lock_method(names::acquire(), value);
+            Ok(())
+        },
+    )
+    .property(
+        "release",
+        |this| this.lock_method(names::release()),
+        |this, value| {
+            this.set_lock_method(names::release(), value);
+            Ok(())
+        },
+    )
+    .property(
+        "_lock",
+        |this| Ok(this.lock.get()),
+        Ref::<Condition>::set_lock,
+    )
+    .property(
+        "_waiters",
+        |this| this.waiters.show(),
+        |this, value| {
+            this.waiters.assign(value);
+            Ok(())
+        },
+    );
     let class = bound(guarding(builder, "Condition"), "Condition").build()?;
     add_to_module(module, "Condition", &class)
 }

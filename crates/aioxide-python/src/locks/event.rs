@@ -3,7 +3,10 @@
 use std::cell::Cell;
 
 use crate::coroutines::coroutine;
-use crate::ffi::{Class, ClassBuilder, Machine, Native, Obj, PyRes, Ref, Resume, Sent, Visit, add_to_module, finally};
+use crate::ffi::{
+    Class, ClassBuilder, Machine, Native, Obj, PyRes, Ref, Resume, Sent, Visit, add_to_module,
+    finally,
+};
 use crate::mixins::LoopBound;
 use crate::waiter::{Waiter, is_done, set_result};
 
@@ -31,7 +34,11 @@ impl Native for Event {
     }
 
     fn empty() -> Self {
-        Self { value: Cell::new(false), waiters: Waiters::empty(), loop_: LoopBound::new() }
+        Self {
+            value: Cell::new(false),
+            waiters: Waiters::empty(),
+            loop_: LoopBound::new(),
+        }
     }
 
     fn traverse(&self, visit: &mut Visit<'_>) {

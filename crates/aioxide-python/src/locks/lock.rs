@@ -6,7 +6,10 @@
 use std::cell::Cell;
 
 use crate::coroutines::coroutine;
-use crate::ffi::{Class, ClassBuilder, Machine, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Visit, add_to_module, finally};
+use crate::ffi::{
+    Class, ClassBuilder, Machine, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Visit,
+    add_to_module, finally,
+};
 use crate::mixins::LoopBound;
 use crate::waiter::{Waiter, is_done, set_result};
 use crate::{names, stdlib};
@@ -35,7 +38,11 @@ impl Native for Lock {
     }
 
     fn empty() -> Self {
-        Self { locked: Cell::new(false), waiters: Waiters::none(), loop_: LoopBound::new() }
+        Self {
+            locked: Cell::new(false),
+            waiters: Waiters::none(),
+            loop_: LoopBound::new(),
+        }
     }
 
     fn traverse(&self, visit: &mut Visit<'_>) {
@@ -181,7 +188,13 @@ impl Acquire {
                 Ok(Sent::Return(Obj::bool(true)))
             }
             Err(raised) if raised.matches(stdlib::cancelled_error()?) => {
-                finally(Err(raised), || if lock.locked.get() { Ok(()) } else { lock.wake() })
+                finally(Err(raised), || {
+                    if lock.locked.get() {
+                        Ok(())
+                    } else {
+                        lock.wake()
+                    }
+                })
             }
             Err(raised) => Err(raised),
         }

@@ -23,7 +23,14 @@ use crate::{names, stdlib};
 use waiters::Waiters;
 
 /// Native names of this module.
-pub const NAMES: &[&str] = &["Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "Semaphore"];
+pub const NAMES: &[&str] = &[
+    "Barrier",
+    "BoundedSemaphore",
+    "Condition",
+    "Event",
+    "Lock",
+    "Semaphore",
+];
 
 /// What asyncio calls the module of these classes.
 const MODULE: &str = "asyncio.locks";
@@ -83,21 +90,33 @@ fn restore<T: Bound>(this: &Ref<T>, state: &Obj) -> PyRes<()> {
 /// Adds what `copy` and `pickle` call.
 fn copied<T: Bound>(builder: ClassBuilder<T>) -> ClassBuilder<T> {
     builder
-        .method("__getstate__(self)", "What a copy needs.", |this, _| state_of(this))
-        .method("__setstate__(self, state, /)", "Makes this a copy.", |this, args| restore(this, args.req(0)))
+        .method("__getstate__(self)", "What a copy needs.", |this, _| {
+            state_of(this)
+        })
+        .method(
+            "__setstate__(self, state, /)",
+            "Makes this a copy.",
+            |this, args| restore(this, args.req(0)),
+        )
 }
 
 /// Adds `_loop` and `_get_loop`.
 fn bound<T: Bound>(builder: ClassBuilder<T>, owner: &'static str) -> ClassBuilder<T> {
     copied(builder)
-        .property("_loop", |this| Ok(this.loop_bound().bound()), |this, value| {
-            this.loop_bound().bind(value);
-            Ok(())
-        })
+        .property(
+            "_loop",
+            |this| Ok(this.loop_bound().bound()),
+            |this, value| {
+                this.loop_bound().bind(value);
+                Ok(())
+            },
+        )
         .inherited_from("_LoopBoundMixin")
-        .method("_get_loop(self)", "The running loop; fails if it is not the first one that this was used with.", |this, _| {
-            this.loop_bound().get(this.obj())
-        })
+        .method(
+            "_get_loop(self)",
+            "The running loop; fails if it is not the first one that this was used with.",
+            |this, _| this.loop_bound().get(this.obj()),
+        )
         .inherited_from(owner)
 }
 
@@ -105,7 +124,10 @@ fn bound<T: Bound>(builder: ClassBuilder<T>, owner: &'static str) -> ClassBuilde
 fn repr_with(this: &Obj, state: &str) -> PyRes<String> {
     let text = stdlib::object_repr()?.call([this])?.text()?;
     let inner = text.strip_prefix('<').unwrap_or(&text);
-    Ok(format!("<{} [{state}]>", inner.strip_suffix('>').unwrap_or(inner)))
+    Ok(format!(
+        "<{} [{state}]>",
+        inner.strip_suffix('>').unwrap_or(inner)
+    ))
 }
 
 /// A class that is acquired and released: asyncio's `_ContextManagerMixin`.
@@ -133,11 +155,16 @@ fn guarding<T: Guard>(builder: ClassBuilder<T>, owner: &'static str) -> ClassBui
     builder
         .inherited_from("_ContextManagerMixin")
         .coroutine("__aenter__(self)", "Acquires.", |this, _| {
-            coroutine("_ContextManagerMixin.__aenter__", Enter::Start(this.clone()))
+            coroutine(
+                "_ContextManagerMixin.__aenter__",
+                Enter::Start(this.clone()),
+            )
         })
-        .coroutine("__aexit__(self, exc_type, exc, tb)", "Releases.", |this, _| {
-            coroutine("_ContextManagerMixin.__aexit__", Exit(this.clone()))
-        })
+        .coroutine(
+            "__aexit__(self, exc_type, exc, tb)",
+            "Releases.",
+            |this, _| coroutine("_ContextManagerMixin.__aexit__", Exit(this.clone())),
+        )
         .inherited_from(owner)
 }
 

@@ -18,7 +18,10 @@ const LIMIT: i64 = 1 << 62;
 impl Number {
     /// A small number.
     pub(super) const fn new(value: i64) -> Self {
-        Self { small: Cell::new(value), other: Slot::empty() }
+        Self {
+            small: Cell::new(value),
+            other: Slot::empty(),
+        }
     }
 
     /// Takes over whatever was given.
@@ -38,7 +41,9 @@ impl Number {
 
     /// The value as it was given.
     pub(super) fn get(&self) -> PyRes {
-        self.other.get().map_or_else(|| Obj::int(self.small.get()), Ok)
+        self.other
+            .get()
+            .map_or_else(|| Obj::int(self.small.get()), Ok)
     }
 
     /// Adds to it.

@@ -6,7 +6,8 @@
 
 use crate::coroutines::coroutine;
 use crate::ffi::{
-    Class, ClassBuilder, Extends, Machine, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Visit, add_to_module, finally,
+    Class, ClassBuilder, Extends, Machine, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Visit,
+    add_to_module, finally,
 };
 use crate::mixins::LoopBound;
 use crate::waiter::{Waiter, is_cancelled, is_done, set_result};
@@ -37,7 +38,11 @@ impl Native for Semaphore {
     }
 
     fn empty() -> Self {
-        Self { value: Number::new(1), waiters: Waiters::none(), loop_: LoopBound::new() }
+        Self {
+            value: Number::new(1),
+            waiters: Waiters::none(),
+            loop_: LoopBound::new(),
+        }
     }
 
     fn traverse(&self, visit: &mut Visit<'_>) {
@@ -76,7 +81,10 @@ impl Guard for Semaphore {
 
     #[inline]
     fn acquiring(this: &Ref<Self>) -> PyRes<Acquire> {
-        Ok(Acquire { semaphore: this.clone(), waiter: None })
+        Ok(Acquire {
+            semaphore: this.clone(),
+            waiter: None,
+        })
     }
 
     #[inline]
@@ -115,7 +123,9 @@ impl Semaphore {
         if self.waiters.is_idle() {
             return Ok(false);
         }
-        let Some(next) = self.waiters.first_pending()? else { return Ok(false) };
+        let Some(next) = self.waiters.first_pending()? else {
+            return Ok(false);
+        };
         self.value.add(-1)?;
         set_result(&next, Obj::bool(true))?;
         Ok(true)
@@ -181,11 +191,19 @@ impl Acquire {
     /// Leaves the queue.
     fn leave(&self, outcome: PyRes<Sent>) -> PyRes<Sent> {
         let semaphore = &self.semaphore;
-        let Some(waiter) = &self.waiter else { return outcome };
+        let Some(waiter) = &self.waiter else {
+            return outcome;
+        };
         let mut outcome = finally(outcome, || semaphore.waiters.remove(waiter.future()));
         if let Err(raised) = outcome {
             let cancelled = raised.matches(stdlib::cancelled_error()?);
-            outcome = finally(Err(raised), || if cancelled { give_back(semaphore, waiter) } else { Ok(()) });
+            outcome = finally(Err(raised), || {
+                if cancelled {
+                    give_back(semaphore, waiter)
+                } else {
+                    Ok(())
+                }
+            });
         }
         finally(outcome, || semaphore.hand_on())?;
         Ok(Sent::Return(Obj::bool(true)))
@@ -247,7 +265,10 @@ impl Native for BoundedSemaphore {
     }
 
     fn empty() -> Self {
-        Self { semaphore: Semaphore::empty(), bound: Number::new(1) }
+        Self {
+            semaphore: Semaphore::empty(),
+            bound: Number::new(1),
+        }
     }
 
     fn traverse(&self, visit: &mut Visit<'_>) {
@@ -290,7 +311,9 @@ impl Ref<BoundedSemaphore> {
     #[inline]
     fn release(&self) -> PyRes<()> {
         if self.semaphore.value.reaches(&self.bound)? {
-            return Err(Raised::value_error("BoundedSemaphore released too many times"));
+            return Err(Raised::value_error(
+                "BoundedSemaphore released too many times",
+            ));
         }
         self.upcast::<Semaphore>().release()
     }
@@ -317,9 +340,15 @@ fn repr_text(this: &Ref<Semaphore>) -> PyRes<String> {
     } else {
         this.obj().method(names::locked(), [])?.truth()?
     };
-    let state =
-        if locked { String::from("locked") } else { format!("unlocked, value:{}", this.value.get()?.to_str()?.text()?) };
-    repr_with(this.obj(), &format!("{state}{}", this.waiters.repr_suffix()?))
+    let state = if locked {
+        String::from("locked")
+    } else {
+        format!("unlocked, value:{}", this.value.get()?.to_str()?.text()?)
+    };
+    repr_with(
+        this.obj(),
+        &format!("{state}{}", this.waiters.repr_suffix()?),
+    )
 }
 
 /// Makes the classes.
@@ -360,10 +389,18 @@ pub(super) fn init(module: &Obj) -> PyRes<()> {
         this.bound.set(args.get(0).unwrap_or(&Obj::int(1)?));
         initialize(&this.semaphore, args.get(0))
     })
-    .method("release(self)", "Gives a permit back; raises `ValueError` if none is out.", |this, _| this.release())
-    .property("_bound_value", |this| this.bound.get(), |this, value| {
-        this.bound.set(value.unwrap_or(&Obj::none()));
-        Ok(())
-    });
+    .method(
+        "release(self)",
+        "Gives a permit back; raises `ValueError` if none is out.",
+        |this, _| this.release(),
+    )
+    .property(
+        "_bound_value",
+        |this| this.bound.get(),
+        |this, value| {
+            this.bound.set(value.unwrap_or(&Obj::none()));
+            Ok(())
+        },
+    );
     add_to_module(module, "BoundedSemaphore", &copied(builder).build()?)
 }

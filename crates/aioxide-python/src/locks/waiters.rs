@@ -24,12 +24,19 @@ pub(super) struct Waiters {
 impl Waiters {
     /// No queue as yet: `_waiters` is `None`.
     pub(super) fn none() -> Self {
-        Self { made: Cell::new(false), queue: RefCell::default(), visible: Slot::empty() }
+        Self {
+            made: Cell::new(false),
+            queue: RefCell::default(),
+            visible: Slot::empty(),
+        }
     }
 
     /// An empty queue.
     pub(super) fn empty() -> Self {
-        Self { made: Cell::new(true), ..Self::none() }
+        Self {
+            made: Cell::new(true),
+            ..Self::none()
+        }
     }
 
     /// Starts anew, as `other` is.
@@ -59,7 +66,11 @@ impl Waiters {
             Some(visible) if !visible.truth()? => 0,
             _ => self.len()?,
         };
-        Ok(if count == 0 { String::new() } else { format!(", waiters:{count}") })
+        Ok(if count == 0 {
+            String::new()
+        } else {
+            format!(", waiters:{count}")
+        })
     }
 
     /// Appends a future; makes the queue if there was none.
@@ -123,7 +134,11 @@ impl Waiters {
     }
 
     /// The first future of which something holds; native futures are asked in place.
-    fn find(&self, native: fn(&Future) -> bool, any: fn(&Obj) -> PyRes<bool>) -> PyRes<Option<Obj>> {
+    fn find(
+        &self,
+        native: fn(&Future) -> bool,
+        any: fn(&Obj) -> PyRes<bool>,
+    ) -> PyRes<Option<Obj>> {
         if self.visible.is_none() {
             let mut foreign = false;
             for waiter in self.queue.borrow().iter() {
@@ -151,7 +166,10 @@ impl Waiters {
     /// The first future that is not done.
     #[inline]
     pub(super) fn first_pending(&self) -> PyRes<Option<Obj>> {
-        self.find(|future| !future.is_done(), |future| is_done(future).map(|done| !done))
+        self.find(
+            |future| !future.is_done(),
+            |future| is_done(future).map(|done| !done),
+        )
     }
 
     /// Does anybody wait who was not cancelled?
@@ -160,7 +178,10 @@ impl Waiters {
         if self.is_idle() {
             return Ok(false);
         }
-        let found = self.find(|future| !future.is_cancelled(), |future| is_cancelled(future).map(|gone| !gone))?;
+        let found = self.find(
+            |future| !future.is_cancelled(),
+            |future| is_cancelled(future).map(|gone| !gone),
+        )?;
         Ok(found.is_some())
     }
 
@@ -194,7 +215,10 @@ impl Waiters {
     pub(super) fn assign(&self, value: Option<&Obj>) {
         self.made.set(value.is_some_and(|value| !value.is_none()));
         let old = self.queue.take();
-        drop(self.visible.replace(value.filter(|value| !value.is_none()).cloned()));
+        drop(
+            self.visible
+                .replace(value.filter(|value| !value.is_none()).cloned()),
+        );
         drop(old);
     }
 
@@ -209,7 +233,10 @@ impl Waiters {
     /// Gives everything up.
     pub(super) fn clear(&self) {
         self.visible.clear();
-        let queue = self.queue.try_borrow_mut().map(|mut queue| std::mem::take(&mut *queue));
+        let queue = self
+            .queue
+            .try_borrow_mut()
+            .map(|mut queue| std::mem::take(&mut *queue));
         drop(queue);
     }
 }
