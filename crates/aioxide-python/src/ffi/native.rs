@@ -360,7 +360,14 @@ impl<T: Native> Ref<T> {
             )
         };
         // SAFETY: the dict's word in the plain layout.
-        unsafe { word_at(self.0.raw(), DICT_OFFSET.cast_signed()) }
+        unsafe {
+            *self
+                .0
+                .raw()
+                .cast::<u8>()
+                .add(DICT_OFFSET)
+                .cast::<*mut ffi::PyObject>()
+        }
     }
 
     /// The memory of the native base, for the modules of `ffi` that fill it.

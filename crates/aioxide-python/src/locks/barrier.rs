@@ -548,16 +548,14 @@ impl Machine for Release {
 
 /// The repr.
 fn repr_text(this: &Ref<Barrier>) -> PyRes<String> {
-    let mut state = String::from(this.state.get().word());
+    let state = this.state.get().word();
     let read = |name: &Obj| this.obj().getattr(name);
-    if !read(names::broken())?.truth()? {
-        let waiting = read(names::n_waiting())?.to_str()?.text()?;
-        state.push_str(&format!(
-            ", waiters:{waiting}/{}",
-            read(names::parties())?.to_str()?.text()?
-        ));
+    if read(names::broken())?.truth()? {
+        return repr_with(this.obj(), state);
     }
-    repr_with(this.obj(), &state)
+    let waiting = read(names::n_waiting())?.to_str()?.text()?;
+    let parties = read(names::parties())?.to_str()?.text()?;
+    repr_with(this.obj(), &format!("{state}, waiters:{waiting}/{parties}"))
 }
 
 /// Adds what asyncio keeps to itself.

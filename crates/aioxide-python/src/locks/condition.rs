@@ -226,7 +226,7 @@ impl Ref<Condition> {
                 self.obj().setattr(name, &method)?;
             }
         }
-        self.waiters.reset(Waiters::empty());
+        self.waiters.restart();
         Ok(())
     }
 

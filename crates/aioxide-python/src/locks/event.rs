@@ -143,7 +143,7 @@ pub(super) fn init(module: &Obj) -> PyRes<()> {
         "A flag that tasks can wait for.\n\nIt is down at first; `set()` raises it, `clear()` takes it down.",
     )
     .init("(self)", |this, _| {
-        this.waiters.reset(Waiters::empty());
+        this.waiters.restart();
         this.value.set(false);
         Ok(())
     })

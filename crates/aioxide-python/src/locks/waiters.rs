@@ -39,11 +39,10 @@ impl Waiters {
         }
     }
 
-    /// Starts anew, as `other` is.
-    pub(super) fn reset(&self, other: Self) {
-        self.made.set(other.made.get());
-        drop(self.queue.replace(other.queue.take()));
-        drop(self.visible.replace(other.visible.take()));
+    /// Starts anew with an empty queue.
+    pub(super) fn restart(&self) {
+        self.assign(None);
+        self.made.set(true);
     }
 
     /// Is nobody waiting, as far as can be told at a glance? If not, ask.
