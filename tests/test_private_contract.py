@@ -594,6 +594,26 @@ def test_pending_task_can_be_dropped_in_silence(aio, loop):
     assert reports == ["Task was destroyed but it is pending!"]
 
 
+@pytest.mark.parametrize("make", ["create_future", "Future", "create_task"])
+def test_attributes_die_with_the_future(make, aio, loop):
+    """Instrumentation sets attributes on futures and tasks; the next future must not have them."""
+    makers = {
+        "create_future": loop.create_future,
+        "Future": lambda: aio.Future(loop=loop),
+        "create_task": lambda: loop.create_task(noop()),
+    }
+    for _ in range(3):
+        future = makers[make]()
+        assert not hasattr(future, "span")
+        future.span = aio.Lock()
+        span = weakref.ref(future.span)
+        if make == "create_task":
+            loop.run_until_complete(future)
+        del future
+        gc.collect()
+        assert span() is None
+
+
 def test_lock_state(aio, loop):
     """asyncio-throttle, aiocache and redis read the waiters of locks."""
 

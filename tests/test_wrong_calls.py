@@ -1034,19 +1034,23 @@ OUTSIDE = {
         other.run_until_complete(contend())
         loop.run_until_complete(queue.put(3))
         """,
-        """
-        condition = aio.Condition()
-        async def wait():
-            async with condition:
-                await condition.wait()
-        async def contend():
-            waiter = aio.create_task(wait())
-            await aio.sleep(0)
-            waiter.cancel()
-            await aio.wait([waiter])
-        other.run_until_complete(contend())
-        loop.run_until_complete(wait())
-        """,
+        # Up to 3.12 it gave up the lock before it looked at the loop.
+        (
+            "3.13",
+            """
+            condition = aio.Condition()
+            async def wait():
+                async with condition:
+                    await condition.wait()
+            async def contend():
+                waiter = aio.create_task(wait())
+                await aio.sleep(0)
+                waiter.cancel()
+                await aio.wait([waiter])
+            other.run_until_complete(contend())
+            loop.run_until_complete(wait())
+            """,
+        ),
     ],
 }
 """Area to the snippets that run without a running loop."""

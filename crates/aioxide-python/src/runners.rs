@@ -10,7 +10,7 @@ use std::cell::Cell;
 use crate::events::{EventLoop, running_loop};
 use crate::ffi::{
     Builtin, Class, ClassBuilder, GilSlot, Imported, Kind, Native, Obj, PyRes, Raised, Ref, Slot,
-    Visit, add_to_module, copy_current_context, function, ident,
+    Visit, add_to_module, copy_current_context, finally, function, ident,
 };
 use crate::tasks::{is_coroutine, wrap_awaitable};
 use crate::{names, stdlib};
@@ -98,28 +98,6 @@ impl Native for Runner {
 
 /// Does nothing: what wakes a loop is that there is something to do.
 static WAKE_UP: GilSlot = GilSlot::new();
-
-/// What `finally` does: `cleanup` runs whatever came before; if it raises, that error counts, with the first as context.
-fn finally<R>(outcome: PyRes<R>, cleanup: impl FnOnce() -> PyRes<()>) -> PyRes<R> {
-    let raised = match outcome {
-        Ok(value) => return cleanup().map(|()| value),
-        Err(raised) => raised,
-    };
-    let first = raised.take();
-    match cleanup() {
-        Ok(()) => Err(Raised::restore(first)),
-        Err(raised) => Err(raised_during(raised, first)),
-    }
-}
-
-/// Raises an error that came while `first` was being handled.
-fn raised_during(raised: Raised, first: Obj) -> Raised {
-    let second = raised.take();
-    if !second.is(&first) && second.exception_context().is_none() {
-        second.set_exception_context(Some(first));
-    }
-    Raised::restore(second)
-}
 
 /// The usual loop. Whoever has set a policy, or replaced `asyncio.new_event_loop`, gets what that makes. But where both
 /// are the stdlib's own, untouched, a program that calls `aioxide.run()` without `install()` means a native loop.
@@ -284,9 +262,9 @@ fn interrupted(raised: Raised, task: &Obj) -> Raised {
         }
     };
     match ctrl_c_alone() {
-        Ok(true) => raised_during(Builtin::KeyboardInterrupt.raise_bare(), cancelled),
+        Ok(true) => Builtin::KeyboardInterrupt.raise_bare().during(cancelled),
         Ok(false) => Raised::restore(cancelled),
-        Err(raised) => raised_during(raised, cancelled),
+        Err(raised) => raised.during(cancelled),
     }
 }
 

@@ -167,6 +167,10 @@ imported! {
     greater_or_equal = "operator", "ge";
     /// `asyncio.Event`.
     event = "asyncio.locks", "Event";
+    /// `object.__repr__`.
+    object_repr = "builtins", "object.__repr__";
+    /// `asyncio.locks._BarrierState`, the states that `Barrier._state` shows.
+    barrier_state = "asyncio.locks", "_BarrierState";
     /// `weakref.ref`.
     weak_reference = "weakref", "ref";
 }

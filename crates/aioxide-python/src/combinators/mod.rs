@@ -12,7 +12,7 @@ mod timer;
 mod wait;
 mod wait_for;
 
-use crate::ffi::{Kind, Obj, PyRes, Raised, add_to_module, function};
+use crate::ffi::{Kind, Obj, PyRes, add_to_module, finally, function};
 use crate::stdlib;
 
 pub use wait_for::WaitFor;
@@ -33,24 +33,6 @@ pub const NAMES: &[&str] = &[
 
 /// What asyncio calls the module of these functions.
 const MODULE: &str = "asyncio.tasks";
-
-/// Python's `finally`: runs `cleanup` however it ended; an error of the cleanup comes on top of the one before.
-fn finally<T>(outcome: PyRes<T>, cleanup: impl FnOnce() -> PyRes<()>) -> PyRes<T> {
-    match outcome {
-        Ok(value) => cleanup().map(|()| value),
-        Err(raised) => {
-            let exception = raised.take();
-            let Err(newer) = cleanup() else {
-                return Err(Raised::restore(exception));
-            };
-            let newer = newer.take();
-            if !newer.is(&exception) && newer.exception_context().is_none() {
-                newer.set_exception_context(Some(exception));
-            }
-            Err(Raised::restore(newer))
-        }
-    }
-}
 
 /// Makes the classes and functions.
 pub fn init(module: &Obj) -> PyRes<()> {

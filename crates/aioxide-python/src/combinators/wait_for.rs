@@ -350,12 +350,10 @@ impl WaitFor {
         }
         let deadline = Deadline::enter(timeout)?;
         let mut awaited = Waiter::on(awaitable);
-        let mut sent = awaited.start();
-        if let Err(raised) = sent
-            && !timeout.is_none()
-        {
-            sent = Err(not_awaitable(raised, awaited.future()));
-        }
+        let sent = match awaited.start() {
+            Err(raised) if !timeout.is_none() => Err(not_awaitable(raised, awaited.future())),
+            sent => sent,
+        };
         self.timed(sent, awaited, deadline)
     }
 

@@ -137,6 +137,22 @@ impl Raised {
         Builtin::Runtime.raise(message)
     }
 
+    /// Raises what assigning (or deleting) a `property` of Python's without a setter raises.
+    #[cold]
+    pub fn no_setter(object: &Obj, name: &str, value: Option<&Obj>) -> Self {
+        let class = object
+            .class()
+            .getattr_str("__qualname__")
+            .and_then(|name| name.repr());
+        let missing = if value.is_some() { "setter" } else { "deleter" };
+        match class {
+            Ok(class) => Builtin::Attribute.raise(&format!(
+                "property '{name}' of {class} object has no {missing}"
+            )),
+            Err(raised) => raised,
+        }
+    }
+
     /// Raises `class(message)`.
     #[cold]
     pub fn with(class: &Obj, message: &str) -> Self {
@@ -239,6 +255,15 @@ impl Raised {
         unsafe { ffi::PyErr_ExceptionMatches(class.raw()) != 0 }
     }
 
+    /// Says that it was raised while another exception was being handled, as Python notes by itself.
+    pub fn during(self, handled: Obj) -> Self {
+        let exception = self.take();
+        if !exception.is(&handled) && exception.exception_context().is_none() {
+            exception.set_exception_context(Some(handled));
+        }
+        Self::restore(exception)
+    }
+
     /// Is it an `AttributeError`?
     pub fn is_attribute_error(&self) -> bool {
         self.is(Builtin::Attribute)
@@ -248,6 +273,21 @@ impl Raised {
     pub fn write_unraisable(self, object: Option<&Obj>) {
         // SAFETY: takes the set exception; a NULL object is allowed.
         unsafe { ffi::PyErr_WriteUnraisable(object.map_or(ptr::null_mut(), Obj::raw)) };
+    }
+}
+
+/// Python's `finally`: runs `cleanup` however it ended; an error of the cleanup comes on top of the one before.
+#[inline]
+pub fn finally<R>(outcome: PyRes<R>, cleanup: impl FnOnce() -> PyRes<()>) -> PyRes<R> {
+    match outcome {
+        Ok(value) => cleanup().map(|()| value),
+        Err(raised) => {
+            let exception = raised.take();
+            match cleanup() {
+                Ok(()) => Err(Raised::restore(exception)),
+                Err(newer) => Err(newer.during(exception)),
+            }
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use pyo3::ffi;
 
@@ -106,6 +106,10 @@ pub struct Class<T: Native> {
     init: OnceLock<Init<T>>,
     /// Dead objects, ready for reuse.
     free: UnsafeCell<Vec<*mut ffi::PyObject>>,
+    /// The functions that the class was made with.
+    functions: OnceLock<Vec<(Obj, Obj)>>,
+    /// The version of the class in which they were last seen to be all there; 0 is none.
+    untouched: AtomicU32,
 }
 
 /// `__init__`: its parameters and its body.
@@ -128,6 +132,8 @@ impl<T: Native> Class<T> {
             usual: AtomicPtr::new(ptr::null_mut()),
             init: OnceLock::new(),
             free: UnsafeCell::new(Vec::new()),
+            functions: OnceLock::new(),
+            untouched: AtomicU32::new(0),
         }
     }
 
@@ -142,6 +148,36 @@ impl<T: Native> Class<T> {
     pub fn object(&self) -> Obj {
         // SAFETY: made at import and never freed.
         unsafe { Obj::borrowed(self.raw().cast()) }
+    }
+
+    /// Are the functions of the class those that it was made with, so that nobody patched one?
+    #[inline]
+    pub fn is_untouched(&self) -> bool {
+        // SAFETY: a made class.
+        let version = unsafe { (*self.raw()).tp_version_tag };
+        version != 0 && version == self.untouched.load(Ordering::Relaxed) || self.find_untouched()
+    }
+
+    /// Looks at the functions one by one, after a change of the class or of a base.
+    #[cold]
+    fn find_untouched(&self) -> bool {
+        let class = self.object();
+        let functions = self.functions.get().map_or(&[][..], Vec::as_slice);
+        let same = functions
+            .iter()
+            .all(|(name, function)| match class.getattr(name) {
+                Ok(found) => found.is(function),
+                Err(raised) => {
+                    raised.discard();
+                    false
+                }
+            });
+        if same {
+            // SAFETY: a made class; the look-ups gave it a version, if there was one to give.
+            let version = unsafe { (*self.raw()).tp_version_tag };
+            self.untouched.store(version, Ordering::Relaxed);
+        }
+        same
     }
 
     /// Names a subclass that most instances are of; it is kept alive.
@@ -299,6 +335,39 @@ impl<T: Native> Ref<T> {
     #[inline]
     pub fn is_exact(&self) -> bool {
         T::class().is_exact(&self.0)
+    }
+
+    /// Is this exactly of `T`'s class, and no method replaced, neither on the class nor on the object?
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.dict_word().is_null() && self.is_exact() && T::class().is_untouched()
+    }
+
+    /// The attributes that were set on the object itself, if any ever were.
+    pub fn own_attributes(&self) -> Option<Obj> {
+        let dict = self.dict_word();
+        // SAFETY: a dict that the live object owns.
+        (!dict.is_null()).then(|| unsafe { Obj::borrowed(dict) })
+    }
+
+    /// The word for `__dict__`.
+    #[inline]
+    fn dict_word(&self) -> *mut ffi::PyObject {
+        const {
+            assert!(
+                matches!(T::LAYOUT, Layout::Plain),
+                "the dict stands elsewhere in other layouts"
+            )
+        };
+        // SAFETY: the dict's word in the plain layout.
+        unsafe {
+            *self
+                .0
+                .raw()
+                .cast::<u8>()
+                .add(DICT_OFFSET)
+                .cast::<*mut ffi::PyObject>()
+        }
     }
 
     /// The memory of the native base, for the modules of `ffi` that fill it.
@@ -534,6 +603,8 @@ pub struct ClassBuilder<T: Native> {
     functions: Vec<(&'static str, Obj)>,
     /// How `__init__` is taken.
     init: Option<Init<T>>,
+    /// The class that the qualified names of functions name.
+    owner: &'static str,
     /// May the class be subclassed?
     subclassable: bool,
     /// The C base whose memory comes first, if the base class is a native one itself; else NULL.
@@ -561,6 +632,7 @@ impl<T: Native> ClassBuilder<T> {
             getset: Vec::new(),
             functions: Vec::new(),
             init: None,
+            owner: name,
             subclassable: true,
             memory: ptr::null_mut(),
             phrasing: None,
@@ -595,6 +667,12 @@ impl<T: Native> ClassBuilder<T> {
         self
     }
 
+    /// What follows is called a method of `owner`, which is a base class in asyncio.
+    pub fn inherited_from(mut self, owner: &'static str) -> Self {
+        self.owner = owner;
+        self
+    }
+
     /// `__init__`, with a signature such as `"(self, value=1)"`.
     pub fn init(
         mut self,
@@ -622,7 +700,7 @@ impl<T: Native> ClassBuilder<T> {
         F: Fn(&Ref<T>, &Args<'_>) -> PyRes<R> + Copy + 'static,
         R: IntoObj,
     {
-        let spec = FunctionSpec::leak(Kind::Method, self.module, Some(self.name), signature, doc);
+        let spec = FunctionSpec::leak(Kind::Method, self.module, Some(self.owner), signature, doc);
         self.add(spec, method_call::<T, F, R>);
         self
     }
@@ -636,7 +714,7 @@ impl<T: Native> ClassBuilder<T> {
         let spec = FunctionSpec::leak(
             Kind::Coroutine,
             self.module,
-            Some(self.name),
+            Some(self.owner),
             signature,
             doc,
         );
@@ -888,6 +966,11 @@ impl<T: Native> ClassBuilder<T> {
         // SAFETY: a complete spec whose texts and tables are leaked, so they outlive the type.
         let made = unsafe { Obj::owned(ffi::PyType_FromSpecWithBases(&raw mut spec, bases_raw)) }?;
         let kind = made.raw().cast::<ffi::PyTypeObject>();
+        if T::LAYOUT == Layout::Plain {
+            // In asyncio these are classes of Python's, which C code calls by their bare name in errors.
+            // SAFETY: the type is ready and ours; what it was named after belongs to another field of it.
+            unsafe { (*kind).tp_name = leak(self.name) };
+        }
         if let Some(init) = self.init {
             // SAFETY: the type is ready and ours; this slot is not inherited by subclasses.
             unsafe { (*kind).tp_vectorcall = Some(construct::<T>) };
@@ -897,9 +980,13 @@ impl<T: Native> ClassBuilder<T> {
         class
             .pointer
             .store(made.clone().into_raw().cast(), Ordering::Relaxed);
+        let mut functions = Vec::new();
         for (name, function) in self.functions {
-            made.setattr_str(name, &function)?;
+            let name = super::function::intern(name);
+            made.setattr(&name, &function)?;
+            functions.push((name, function));
         }
+        let _ = class.functions.set(functions);
         Ok(made)
     }
 }
@@ -1369,7 +1456,25 @@ unsafe fn base_is_clean(raw: *mut ffi::PyObject, kind: *mut ffi::PyTypeObject) -
         dict_offset
     };
     // SAFETY: where the object keeps its dict.
-    unsafe { word_at(raw, dict_offset).is_null() }
+    unsafe { word_at(raw, dict_offset).is_null() && has_no_inline_values(raw, kind) }
+}
+
+/// Are there no attributes in the room behind the object? Future classes have such a room from 3.14 on.
+///
+/// # Safety
+/// `raw` must be an object of class `kind`.
+#[inline]
+unsafe fn has_no_inline_values(raw: *mut ffi::PyObject, kind: *mut ffi::PyTypeObject) -> bool {
+    /// `Py_TPFLAGS_INLINE_VALUES`.
+    const INLINE_VALUES: std::ffi::c_ulong = 1 << 2;
+    // SAFETY: a live type.
+    if !cfg!(Py_3_14) || unsafe { (*kind).tp_flags } & INLINE_VALUES == 0 {
+        return true;
+    }
+    // SAFETY: a live type.
+    let size = unsafe { (*kind).tp_basicsize };
+    // SAFETY: the room starts with four bytes: its capacity, how much of it is used, and two flags.
+    unsafe { *raw.cast::<u8>().offset(size + 1) == 0 }
 }
 
 /// `tp_dealloc`.
@@ -1398,8 +1503,12 @@ unsafe extern "C" fn dealloc_slot<T: Native>(raw: *mut ffi::PyObject) {
         if !word_at(raw, (*kind).tp_weaklistoffset).is_null() {
             ffi::PyObject_ClearWeakRefs(raw);
         }
-        if T::LAYOUT == Layout::Plain || !base_is_clean(raw, kind) {
+        if T::LAYOUT == Layout::Plain {
             clear_head::<T>(raw);
+        } else if !base_is_clean(raw, kind) {
+            clear_head::<T>(raw);
+            // Clearing leaves traces in the room for attributes: another object shall not start with them.
+            reusable = false;
         }
     }
     // SAFETY: the payload is dropped once; nobody can reach the object any more.

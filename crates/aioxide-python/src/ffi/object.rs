@@ -418,6 +418,19 @@ impl Obj {
         answer.truth()
     }
 
+    /// `self >= other`.
+    pub fn greater_or_equal(&self, other: &Self) -> PyRes<bool> {
+        // SAFETY: any two objects may be asked.
+        let answer = unsafe {
+            Self::owned(ffi::PyObject_RichCompare(
+                self.raw(),
+                other.raw(),
+                ffi::Py_GE,
+            ))
+        }?;
+        answer.truth()
+    }
+
     /// `hash(self)`.
     pub fn hash(&self) -> PyRes<isize> {
         // SAFETY: any object may be asked.
