@@ -345,7 +345,7 @@ fn turn(this: &Ref<EventLoop>) -> PyRes<()> {
     Ok(())
 }
 
-/// A time in seconds as nanoseconds, rounded down, as a clock is.
+/// The time of a clock that is not ours as nanoseconds, rounded to the nearest.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

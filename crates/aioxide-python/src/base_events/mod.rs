@@ -1,8 +1,8 @@
 //! The event loop's methods. Answers `asyncio/base_events.py` and the watching of descriptors in `selector_events.py`.
 //!
 //! The class that users see, `aioxide.Loop`, derives from the native class below and from `AbstractEventLoop`, which
-//! also gives it `__dict__` and weak references. Methods that only format, log or wait for other code are CPython's
-//! own functions, run with our loop as `self`.
+//! also gives it `__dict__` and weak references. `default_exception_handler`, which only formats and logs, is CPython's
+//! own function, run with our loop as `self`.
 
 mod asyncgens;
 mod descriptors;

@@ -65,7 +65,7 @@ pub fn init(module: &Obj) -> PyRes<()> {
         Kind::CoroutineFunction,
         MODULE,
         "wait_for(fut, timeout)",
-        "Waits for an awaitable; cancels it and raises `TimeoutError` after `timeout` seconds.",
+        "Waits for an awaitable; cancels it and raises `TimeoutError` after `timeout` seconds, unless that is `None`.",
         wait_for::wait_for,
     )?;
     add("wait_for", &wait_for)?;
@@ -73,7 +73,7 @@ pub fn init(module: &Obj) -> PyRes<()> {
         Kind::Function,
         MODULE,
         "as_completed(fs, *, timeout=None)",
-        "Runs awaitables at once and gives them, or coroutines for their results, in the order in which they finish.",
+        "Runs awaitables concurrently and gives them, or coroutines for their results, in the order in which they finish.",
         as_completed::as_completed,
     )?;
     add("as_completed", &as_completed)?;
@@ -81,7 +81,7 @@ pub fn init(module: &Obj) -> PyRes<()> {
         Kind::Function,
         MODULE,
         "gather(*coros_or_futures, return_exceptions=False)",
-        "Runs awaitables at once; returns a future for the list of their results.",
+        "Runs awaitables concurrently; returns a future for the list of their results.",
         gather::gather,
     )?;
     add("gather", &gather)?;

@@ -3,7 +3,7 @@
 //! Every other module works with [`Obj`] (a counted reference), [`Ref`] (the same, of a known native class),
 //! [`Slot`] (a field that holds one), [`Raised`] (the mark that an exception is set) and [`ClassBuilder`]. All of them
 //! stand on one premise: whoever holds a reference holds the GIL, since references are not `Send` and come only from
-//! calls by the interpreter. Builds without the GIL are refused when the module is imported.
+//! calls by the interpreter. For builds of Python without the GIL it does not compile.
 
 mod errors;
 mod function;

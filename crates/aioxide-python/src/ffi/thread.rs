@@ -1,4 +1,4 @@
-//! The thread: the GIL, pending signals, and CPython's slots for the running loop and the current task.
+//! The thread: the GIL, pending signals, the identity.
 
 use pyo3::ffi;
 
