@@ -1330,3 +1330,28 @@ def test_a_refused_task_factory_changes_nothing(loop):
         loop.set_task_factory(1)
     assert loop.get_task_factory() is None
     assert loop.run_until_complete(value_of(1)) == 1
+
+
+@pytest.mark.parametrize("when", [0.1 + 0.2, 0.3, 1e-9, 1.1, 12345.678901234567, 2.0**40 + 0.3])
+def test_clock_that_jumps_to_the_deadline(when):
+    """A virtual clock moves to exactly the time of the next timer: that is when it fires."""
+
+    class Virtual(aioxide.Loop):
+        now = 0.0
+
+        def time(self):
+            return self.now
+
+    loop = Virtual()
+    fired = []
+
+    def jump():
+        loop.now = when
+        # If the timer does not fire in this turn, it never will.
+        loop.call_soon(loop.call_soon, loop.stop)
+
+    loop.call_at(when, fired.append, when)
+    loop.call_soon(jump)
+    loop.run_forever()
+    loop.close()
+    assert fired == [when]

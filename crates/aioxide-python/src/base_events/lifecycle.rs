@@ -129,7 +129,8 @@ pub fn now() -> f64 {
     monotonic_ns() as f64 / 1e9
 }
 
-/// A deadline in seconds as nanoseconds, rounded up so that it never fires early.
+/// A time in seconds as nanoseconds, rounded up: a deadline so never comes early on our clock, and on any other clock
+/// it has come when that clock shows it.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -306,7 +307,7 @@ fn turn(this: &Ref<EventLoop>) -> PyRes<()> {
             .method(names::time(), [])
             .and_then(|time| time.as_f64())
         {
-            Ok(time) => nanoseconds_down(time),
+            Ok(time) => nanoseconds(time),
             Err(raised) => {
                 failed.set(Some(raised.take()));
                 0
@@ -343,16 +344,6 @@ fn turn(this: &Ref<EventLoop>) -> PyRes<()> {
         }
     }
     Ok(())
-}
-
-/// The time of a clock that is not ours as nanoseconds, rounded to the nearest.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "the cast saturates, which is meant"
-)]
-fn nanoseconds_down(seconds: f64) -> u64 {
-    (seconds * 1e9).round() as u64
 }
 
 /// Runs a job in debug mode: handles that take long are logged.
