@@ -782,8 +782,10 @@ pub fn run_handle(_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
 pub struct TimerHandle {
     /// The callback.
     handle: Handle,
-    /// The deadline as it was given, in seconds of `loop.time()`.
+    /// The deadline as it was given, in seconds of `loop.time()`; empty if it is the number below.
     when: Slot,
+    /// The deadline as a number.
+    seconds: Cell<f64>,
     /// The timer, while it waits.
     timer: Cell<Option<TimerId>>,
     /// Does the loop hold it as scheduled?
@@ -804,6 +806,7 @@ impl Native for TimerHandle {
         Self {
             handle: Handle::empty(),
             when: Slot::empty(),
+            seconds: Cell::new(0.0),
             timer: Cell::new(None),
             scheduled: Cell::new(false),
         }
@@ -826,9 +829,11 @@ impl Extends<Handle> for TimerHandle {
 }
 
 impl TimerHandle {
-    /// A timer handle's payload.
+    /// A timer handle's payload. `when` is left out if it would be a `float` of `seconds`.
+    #[inline]
     pub fn payload(
-        when: Obj,
+        when: Option<Obj>,
+        seconds: f64,
         callback: &Obj,
         args: &[Obj],
         context: Obj,
@@ -836,10 +841,18 @@ impl TimerHandle {
     ) -> PyRes<Self> {
         Ok(Self {
             handle: Handle::payload(callback, args, context, loop_)?,
-            when: Slot::new(when),
+            when: when.map_or_else(Slot::empty, Slot::new),
+            seconds: Cell::new(seconds),
             timer: Cell::new(None),
             scheduled: Cell::new(false),
         })
+    }
+
+    /// `when()`.
+    fn when(&self) -> PyRes {
+        self.when
+            .get()
+            .map_or_else(|| Obj::float(self.seconds.get()), Ok)
     }
 }
 
@@ -886,7 +899,7 @@ impl Ref<TimerHandle> {
         let Some(other) = TIMER_HANDLE.cast(other) else {
             return Ok(None);
         };
-        let (mine, theirs) = (self.when.get_or_none(), other.when.get_or_none());
+        let (mine, theirs) = (self.when()?, other.when()?);
         let equal = || -> PyRes<bool> {
             Ok(mine.equals(&theirs)?
                 && self
@@ -1156,10 +1169,10 @@ pub fn init() -> PyRes<()> {
         },
     )
     .repr(|this| {
-        let when = this.when.get_or_none().to_str()?.text()?;
+        let when = this.when()?.to_str()?.text()?;
         this.upcast::<Handle>().repr_text(Some(&when))
     })
-    .hash(|this| this.when.get_or_none().hash())
+    .hash(|this| this.when()?.hash())
     .compare(|this, other, how| this.compare(other, how))
     .method(
         "cancel(self)",
@@ -1169,9 +1182,9 @@ pub fn init() -> PyRes<()> {
     .method(
         "when(self)",
         "The deadline, in seconds of `loop.time()`.",
-        |this, _| Ok(this.when.get()),
+        |this, _| this.when(),
     )
-    .getter("_when", |this| Ok(this.when.get()))
+    .getter("_when", |this| this.when())
     .property(
         "_scheduled",
         |this| Ok(this.scheduled.get()),

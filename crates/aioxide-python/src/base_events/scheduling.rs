@@ -138,10 +138,9 @@ fn call_later(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes {
     }
     if this.is_direct() && (delay.is_exact_float() || delay.is_int()) {
         let seconds = now() + delay.as_f64()?;
-        let when = Obj::float(seconds)?;
         return schedule(
             this,
-            when,
+            None,
             seconds,
             args.req(1),
             args.rest(),
@@ -171,7 +170,7 @@ fn call_at(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes<Ref<TimerHandle>> {
     let seconds = when.as_f64()?;
     let handle = schedule(
         this,
-        when.clone(),
+        Some(when.clone()),
         seconds,
         args.req(1),
         args.rest(),
@@ -186,7 +185,7 @@ fn call_at(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes<Ref<TimerHandle>> {
 /// Makes a timer handle and puts it among the timers.
 fn schedule(
     this: &Ref<EventLoop>,
-    when: Obj,
+    when: Option<Obj>,
     seconds: f64,
     callback: &Obj,
     args: &[Obj],
@@ -194,6 +193,7 @@ fn schedule(
 ) -> PyRes<Ref<TimerHandle>> {
     let handle = Ref::new(TimerHandle::payload(
         when,
+        seconds,
         callback,
         args,
         context,
