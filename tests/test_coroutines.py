@@ -101,7 +101,7 @@ def test_value_is_released(loop):
     gone = weakref.ref(value)
 
     async def main():
-        return await done_future(loop, value) is value
+        return await done_future(loop, value) is value  # noqa: F821
 
     assert loop.run_until_complete(main())
     del value

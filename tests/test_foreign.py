@@ -460,7 +460,7 @@ def test_task_group_on_a_foreign_loop(foreign):
         async with aioxide.TaskGroup() as group:
             tasks = [group.create_task(value_of(number)) for number in range(3)]
         assert [task.result() for task in tasks] == [0, 1, 2]
-        with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012 - the block is what raises
+        with pytest.raises(ExceptionGroup) as caught:
             async with aioxide.TaskGroup() as group:
                 sleeper = group.create_task(aioxide.sleep(60))
                 group.create_task(failing(ValueError("text")))
@@ -703,7 +703,7 @@ def test_the_stdlibs_combinators_on_the_native_loop():
                 await asyncio.get_running_loop().create_future()
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(asyncio.get_running_loop().create_future(), 0.001)
-        with pytest.raises(ExceptionGroup):  # noqa: PT012 - the block is what raises
+        with pytest.raises(ExceptionGroup):
             async with asyncio.TaskGroup() as group:
                 group.create_task(failing(ValueError()))
                 await asyncio.get_running_loop().create_future()
@@ -1088,7 +1088,7 @@ def test_overridden_time_decides(where):
         loop.call_soon(pass_an_hour)
         await aioxide.sleep(3599)
         loop.call_soon(pass_an_hour)
-        with pytest.raises(TimeoutError):  # noqa: PT012 - the block is what raises
+        with pytest.raises(TimeoutError):
             async with aioxide.timeout(3599) as block:
                 assert block.when() == now + 3599
                 await loop.create_future()

@@ -500,7 +500,7 @@ def test_nested_run_is_refused(how, loop):
 
     async def main():
         coro = inner()
-        with pytest.raises(RuntimeError, match="running"), warnings.catch_warnings():  # noqa: PT012 - one call of six
+        with pytest.raises(RuntimeError, match="running"), warnings.catch_warnings():
             warnings.simplefilter("error")
             if how == "run_until_complete":
                 loop.run_until_complete(coro)

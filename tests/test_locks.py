@@ -400,7 +400,7 @@ def test_condition_with_a_users_lock(aio, run):
 
 @pytest.mark.parametrize("name", ["locked", "acquire", "release"])
 def test_condition_wants_the_methods_of_a_lock(name, aio):
-    lock = type("Partial", (), {other: print for other in {"locked", "acquire", "release"} - {name}})()
+    lock = type("Partial", (), dict.fromkeys({"locked", "acquire", "release"} - {name}, print))()
     with pytest.raises(AttributeError, match=name):
         aio.Condition(lock)
 
@@ -1383,11 +1383,11 @@ def test_cycle_through_the_waiters(aio):
     coros = [lock.acquire(), event.wait()]
 
     async def main():
-        await lock.acquire()
-        for coro in coros:
+        await lock.acquire()  # noqa: F821
+        for coro in coros:  # noqa: F821
             coro.send(None)
-        assert len(event._waiters) == 1
-        lock._waiters[0].mine = (lock, coros, event)
+        assert len(event._waiters) == 1  # noqa: F821
+        lock._waiters[0].mine = (lock, coros, event)  # noqa: F821
 
     loop.run_until_complete(main())
     loop.close()

@@ -307,7 +307,7 @@ def test_a_store_without_queue_attribute(aio):
     async def main():
         queue = Elsewhere(1)
         with pytest.raises(AttributeError, match="_queue"):
-            queue._queue  # noqa: B018
+            queue._queue
         await queue.put("item")
         assert queue.full()
         assert str(queue) == "<Elsewhere maxsize=1 tasks=1>"
@@ -399,13 +399,13 @@ def test_without_init(aio):
         with pytest.raises(AttributeError):
             call()
     with pytest.raises(AttributeError):
-        queue.maxsize  # noqa: B018
+        queue.maxsize
 
 
 def test_init_again_starts_anew(aio, kind):
     queue = getattr(aio, kind)(1)
     queue.put_nowait(1)
-    queue._queue  # noqa: B018
+    queue._queue
     queue.__init__(2)
     assert (queue.qsize(), queue.maxsize, queue._unfinished_tasks) == (0, 2, 0)
     queue.put_nowait(2)
@@ -435,14 +435,16 @@ def test_copies(aio, kind, make, looks, monkeypatch):
         queue.put_nowait(item)
     queue.get_nowait()
     if looks:
-        queue._queue, queue._getters  # noqa: B018
+        queue._queue, queue._getters
     twin = make(queue)
     assert (type(twin), twin.name, str(twin)) == (cls, "mine", str(queue))
     assert (twin._queue is queue._queue) == (make is copy.copy)
     assert not twin._finished.is_set()
     twin.put_nowait(0)
     assert twin.full()
-    assert [twin.get_nowait() for _ in range(3)] == {"Queue": [1, 3, 0], "PriorityQueue": [0, 2, 3]}.get(kind, [0, 1, 2])
+    assert [twin.get_nowait() for _ in range(3)] == {"Queue": [1, 3, 0], "PriorityQueue": [0, 2, 3]}.get(
+        kind, [0, 1, 2]
+    )
     for _ in range(4):
         twin.task_done()
     run(aio, twin.join())
@@ -894,7 +896,7 @@ def test_cancelled_while_waiting(aio, side, seen):
         queue = bounded(aio, side)
         tasks = await park(aio, queue, side, 3)
         if seen:
-            queue._getters, queue._putters  # noqa: B018
+            queue._getters, queue._putters
         tasks[1].cancel("why")
         await turns(aio)
         assert len(getattr(queue, LINE[side])) == 2
@@ -921,7 +923,7 @@ def test_woken_and_cancelled_in_the_same_turn(aio, side, seen):
         queue = bounded(aio, side)
         tasks = await park(aio, queue, side, 3)
         if seen:
-            queue._getters, queue._putters  # noqa: B018
+            queue._getters, queue._putters
         wake(queue, side)
         tasks[0].cancel()
         await turns(aio)
@@ -1729,7 +1731,7 @@ def test_cycles_through_items_are_collected(aio, kind, seen):
     item.queue = queue
     queue.put_nowait(item)
     if seen:
-        queue._queue  # noqa: B018
+        queue._queue
     gone = weakref.ref(item), weakref.ref(queue)
     del item, queue
     gc.collect()
@@ -1862,7 +1864,7 @@ def test_many_queues():
     for _ in range(300):
         queue = aioxide.Queue(1)
         queue.put_nowait(1)
-        queue._queue, queue._getters  # noqa: B018
+        queue._queue, queue._getters
         queue.name = "x"
         queue.full = lambda: True
         queue.shutdown()
@@ -1909,7 +1911,9 @@ def story(aio, cls, seed, loop, looks):
 
     async def main():
         for step in range(120):
-            deed = chance.choice(["get", "get", "put", "put", "put_nowait", "get_nowait", "cancel", "done", "join", "turn"])
+            deed = chance.choice(
+                ["get", "get", "put", "put", "put_nowait", "get_nowait", "cancel", "done", "join", "turn"]
+            )
             if deed == "get":
                 spawn("get", queue.get())
             elif deed == "put":
