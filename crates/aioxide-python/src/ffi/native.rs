@@ -888,6 +888,11 @@ impl<T: Native> ClassBuilder<T> {
         // SAFETY: a complete spec whose texts and tables are leaked, so they outlive the type.
         let made = unsafe { Obj::owned(ffi::PyType_FromSpecWithBases(&raw mut spec, bases_raw)) }?;
         let kind = made.raw().cast::<ffi::PyTypeObject>();
+        if self.module != "_asyncio" {
+            // Error texts name a class by this: with its module if it is one of C, which our models are not.
+            // SAFETY: the type is ready and ours alone; the text is leaked, and the type does not own it.
+            unsafe { (*kind).tp_name = leak(self.name) };
+        }
         if let Some(init) = self.init {
             // SAFETY: the type is ready and ours; this slot is not inherited by subclasses.
             unsafe { (*kind).tp_vectorcall = Some(construct::<T>) };
