@@ -6,8 +6,8 @@ use aioxide_engine::{Plan, Scheduler, monotonic_ns};
 
 use crate::events::{EventLoop, Handle, run_handle, run_thread_safe, run_timer};
 use crate::ffi::{
-    Args, Builtin, ClassBuilder, GilCell, Kind, Native, Obj, PyRes, Raised, Ref, Slot, check_signals,
-    function, ident, preserving_exception, warn_resource, without_gil,
+    Args, Builtin, ClassBuilder, GilCell, Kind, Native, Obj, PyRes, Raised, Ref, Slot,
+    check_signals, function, ident, preserving_exception, warn_resource, without_gil,
 };
 use crate::tasks::ensure_future;
 use crate::{names, stdlib};

@@ -1379,6 +1379,25 @@ unsafe fn base_is_clean(raw: *mut ffi::PyObject, kind: *mut ffi::PyTypeObject) -
 
 /// `tp_dealloc`.
 unsafe extern "C" fn dealloc_slot<T: Native>(raw: *mut ffi::PyObject) {
+    #[cfg(Py_3_14)]
+    // SAFETY: CPython calls this with dying instances.
+    unsafe {
+        destroy::<T>(raw);
+    }
+    #[cfg(not(Py_3_14))]
+    // SAFETY: CPython calls this with dying instances; this function is their destructor, that of a Python subclass has
+    // done its part by now.
+    unsafe {
+        super::trashcan::bounded(raw, dealloc_slot::<T>, || destroy::<T>(raw));
+    }
+}
+
+/// The end of an object, unless its finalizer brings it back.
+///
+/// # Safety
+/// `raw` must be an instance of `T`'s class without references.
+#[inline]
+unsafe fn destroy<T: Native>(raw: *mut ffi::PyObject) {
     let class = T::class();
     // SAFETY: a dying object still has its type and payload.
     let (kind, this) = unsafe { (ffi::Py_TYPE(raw), this::<T>(&raw)) };
