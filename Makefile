@@ -26,7 +26,7 @@ export PYO3_PYTHON = $(abspath $(BIN)/python)
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help install build run test test-rust test-py conformance bench stress lint fix miri loom clean
+.PHONY: help install build run test test-rust test-py conformance bench stress memcheck lint fix miri loom clean
 
 help: ## List the targets
 	@echo "make TARGET [PYTHON=python3.13] [ARGS='...']"
@@ -77,6 +77,9 @@ bench: build $(VENV)/.bench-tools ## Compare with the stdlib, uvloop and other l
 
 stress: build ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m stress $(ARGS)
+
+memcheck: build ## Run a program under valgrind (needs valgrind and the debug symbols of libc)
+	$(BIN)/python tests/memcheck.py
 
 lint: build $(VENV)/.lint-tools ## Check formats, lints and types
 	cargo fmt --all --check

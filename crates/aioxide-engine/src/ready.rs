@@ -31,6 +31,11 @@ impl<J> ReadyQueue<J> {
         self.jobs.borrow_mut().push_back(job);
     }
 
+    /// Adds a job at the front.
+    pub(crate) fn push_front(&self, job: J) {
+        self.jobs.borrow_mut().push_front(job);
+    }
+
     /// Adds jobs at the end, in their order, and leaves the batch empty.
     pub(crate) fn append(&self, batch: &mut Vec<J>) {
         self.jobs.borrow_mut().extend(batch.drain(..));

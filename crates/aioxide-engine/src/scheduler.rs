@@ -108,6 +108,11 @@ impl<J: Job> Scheduler<J> {
         self.ready.push(job);
     }
 
+    /// Makes a job ready before all others: one that was interrupted and has to go on.
+    pub fn push_front(&self, job: J) {
+        self.ready.push_front(job);
+    }
+
     /// Takes the job that is ready longest.
     #[inline]
     pub fn pop(&self) -> Option<J> {

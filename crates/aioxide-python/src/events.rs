@@ -17,7 +17,7 @@ use aioxide_engine::{Job as EngineJob, Scheduler, TimerId};
 
 use crate::ffi::{
     Args, Builtin, Class, ClassBuilder, Compare, Extends, Native, Obj, PyRes, Raised, Ref, Slot,
-    Visit, ident, in_context, task_state, without_gil,
+    Visit, ident, in_context, task_state, while_handling, without_gil,
 };
 use crate::{names, stdlib};
 
@@ -281,6 +281,14 @@ impl Ref<EventLoop> {
     pub fn push(&self, body: JobBody, object: Obj) {
         if let Some(scheduler) = self.scheduler.borrow().as_ref() {
             scheduler.push(Job { body, object });
+        }
+    }
+
+    /// Makes a job the next one to run: the rest of a job that an exception left.
+    #[cold]
+    pub fn push_front(&self, body: JobBody, object: Obj) {
+        if let Some(scheduler) = self.scheduler.borrow().as_ref() {
+            scheduler.push_front(Job { body, object });
         }
     }
 
@@ -587,6 +595,9 @@ impl Handle {
         let (Some(callback), Some(context)) = (self.callback.get(), self.context.get()) else {
             return Ok(());
         };
+        if !context.is_context() {
+            return call_in_stranger(&context, callback, self.args()?);
+        }
         if let Some(all) = self.many.get() {
             return in_context(&context, || callback.call_dict(&all, None)).map(drop);
         }
@@ -606,6 +617,16 @@ impl Handle {
             .set(stdlib::extract_stack()?.call([])?);
         Ok(())
     }
+}
+
+/// Calls a callback in what is no context, through its `run`, as asyncio does with any.
+#[cold]
+fn call_in_stranger(context: &Obj, callback: Obj, args: Option<Obj>) -> PyRes<()> {
+    let mut all = vec![callback];
+    if let Some(args) = args {
+        all.extend(args.items()?);
+    }
+    context.getattr(names::run())?.call_args(&all).map(drop)
 }
 
 /// Is this an exception that must leave the loop?
@@ -638,9 +659,10 @@ pub fn report_callback_error(
     if let Some(traceback) = source_traceback {
         context.set_item(names::source_traceback(), traceback)?;
     }
-    loop_
-        .method(names::call_exception_handler(), [&context])
-        .map(drop)
+    while_handling(&exception, || {
+        loop_.method(names::call_exception_handler(), [&context])
+    })
+    .map(drop)
 }
 
 /// `format_helpers._format_callback_source`, with arguments shown as the running version does.
@@ -698,9 +720,10 @@ impl Ref<Handle> {
         )?;
         context.set_item(names::exception(), &exception)?;
         context.set_item(names::handle(), self.obj())?;
-        loop_
-            .method(names::call_exception_handler(), [&context])
-            .map(drop)
+        while_handling(&exception, || {
+            loop_.method(names::call_exception_handler(), [&context])
+        })
+        .map(drop)
     }
 
     /// `Handle.cancel()`.
@@ -1092,8 +1115,7 @@ pub fn init() -> PyRes<()> {
         "_cancelled",
         |this| Ok(this.cancelled.get()),
         |this, value| {
-            this.cancelled
-                .set(value.is_some_and(|value| value.truth().unwrap_or(false)));
+            this.cancelled.set(value.map_or(Ok(false), Obj::truth)?);
             Ok(())
         },
     )
@@ -1189,8 +1211,7 @@ pub fn init() -> PyRes<()> {
         "_scheduled",
         |this| Ok(this.scheduled.get()),
         |this, value| {
-            this.scheduled
-                .set(value.is_some_and(|value| value.truth().unwrap_or(false)));
+            this.scheduled.set(value.map_or(Ok(false), Obj::truth)?);
             Ok(())
         },
     )

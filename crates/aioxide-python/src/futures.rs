@@ -64,6 +64,7 @@ pub struct Wakeup {
 }
 
 /// One entry of the list of callbacks.
+#[derive(Clone)]
 enum Callback {
     /// A waiting task.
     Wake(&'static Wakeup, Obj),
@@ -649,9 +650,10 @@ impl Ref<Future> {
     /// The callable at an index.
     fn callable_at(&self, index: usize) -> PyRes<Option<Obj>> {
         let callbacks = self.callbacks.take();
-        let visible = callbacks.as_slice().get(index).map(Callback::visible);
+        let callback = callbacks.as_slice().get(index).cloned();
         self.callbacks.set(callbacks);
-        Ok(visible.transpose()?.map(|(callable, _)| callable))
+        let visible = callback.as_ref().map(Callback::visible).transpose()?;
+        Ok(visible.map(|(callable, _)| callable))
     }
 
     /// Removes the callback at an index, unless it is gone meanwhile.
@@ -673,15 +675,15 @@ impl Ref<Future> {
             return Ok(None);
         }
         let callbacks = self.callbacks.take();
-        let pairs: PyRes<Vec<(Obj, Obj)>> =
-            callbacks.as_slice().iter().map(Callback::visible).collect();
+        let all = callbacks.as_slice().to_vec();
+        // Put back first: what follows makes objects, and so may collect garbage and run finalizers (up to 3.11).
         self.callbacks.set(callbacks);
-        let pairs = pairs?;
-        if pairs.is_empty() {
+        if all.is_empty() {
             return Ok(None);
         }
         let list = Obj::list([])?;
-        for (callable, context) in pairs {
+        for callback in &all {
+            let (callable, context) = callback.visible()?;
             list.append(&Obj::tuple([callable, context])?)?;
         }
         Ok(Some(list))
@@ -763,7 +765,13 @@ fn run_callback(future: &Ref<Future>, callback: Callback) -> PyRes<()> {
             report(future, raised, &callable, &copy_current_context()?)
         }
         Callback::Call(callable, context) => {
-            let Err(raised) = in_context(&context, || callable.call([future.obj()])) else {
+            let called = if context.is_context() {
+                in_context(&context, || callable.call([future.obj()]))
+            } else {
+                // Anything with a `run` passes for a context, as in asyncio.
+                context.method(names::run(), [&callable, future.obj()])
+            };
+            let Err(raised) = called else {
                 return Ok(());
             };
             report(future, raised, &callable, &context)
@@ -805,7 +813,7 @@ fn run_callbacks(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
                 if let Err(raised) = run_callback(future, callback) {
                     // The loop stops; the rest runs when it is started again.
                     future.callbacks.set(Callbacks::Many(rest.collect()));
-                    loop_.push(run_callbacks, object);
+                    loop_.push_front(run_callbacks, object);
                     return Err(raised);
                 }
             }

@@ -402,6 +402,7 @@ impl Ref<Task> {
             }
         };
         if self.future.is_done() {
+            task_state::retract_task(self);
             self.coro.clear();
         }
         outcome.and(restored)
@@ -536,6 +537,12 @@ impl Ref<Task> {
         let Some(future) = exact_or_task(awaited) else {
             return self.park_generic(awaited);
         };
+        if awaited.is(self.obj()) {
+            return self.throw_soon(&format!(
+                "Task cannot await on itself: {}",
+                self.obj().repr()?
+            ));
+        }
         let loop_ = self.future.loop_ref()?;
         if !future.loop_ref()?.obj().is(loop_.obj()) {
             return self.throw_soon(&different_loop(self, awaited)?);
@@ -547,12 +554,6 @@ impl Ref<Task> {
                 awaited.repr()?
             ));
         };
-        if awaited.is(self.obj()) {
-            return self.throw_soon(&format!(
-                "Task cannot await on itself: {}",
-                self.obj().repr()?
-            ));
-        }
         if cfg!(Py_3_14) {
             task_state::add_awaited_by(awaited, self.obj())?;
         }
@@ -642,7 +643,12 @@ impl Ref<Task> {
             if self.must_cancel.get()
                 && let Some(future) = exact_or_task(&awaited)
             {
-                future.mark_retrieved();
+                if future.is_cancelled() {
+                    // The future was cancelled first, and its error is the one to see.
+                    self.must_cancel.set(false);
+                } else {
+                    future.mark_retrieved();
+                }
             }
             return self.step(None, entry);
         }

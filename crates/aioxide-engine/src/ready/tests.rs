@@ -15,6 +15,15 @@ fn jobs_leave_in_the_order_they_came() {
 }
 
 #[test]
+fn interrupted_job_comes_first() {
+    let queue = ReadyQueue::new();
+    queue.append(&mut vec![2, 3]);
+    queue.push_front(1);
+    let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+    assert_eq!(order, [1, 2, 3]);
+}
+
+#[test]
 fn trim_keeps_jobs_and_frees_bursts() {
     let queue = ReadyQueue::new();
     queue.append(&mut (0..=KEPT_CAPACITY).collect());

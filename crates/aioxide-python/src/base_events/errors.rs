@@ -1,7 +1,7 @@
 //! The exception handler protocol.
 
 use crate::events::{EventLoop, leaves_the_loop};
-use crate::ffi::{ClassBuilder, Obj, PyRes, Raised, Ref};
+use crate::ffi::{ClassBuilder, Obj, PyRes, Raised, Ref, while_handling};
 use crate::{names, stdlib};
 
 /// Adds this file's methods.
@@ -58,10 +58,10 @@ fn call_exception_handler(this: &Ref<EventLoop>, context: &Obj) -> PyRes<()> {
     )?;
     report.set_item(names::exception(), &exception)?;
     report.set_item(names::context(), context)?;
-    match this
-        .obj()
-        .method(names::default_exception_handler(), [&report])
-    {
+    match while_handling(&exception, || {
+        this.obj()
+            .method(names::default_exception_handler(), [&report])
+    }) {
         Ok(_) => Ok(()),
         Err(raised) if leaves_the_loop(&raised) => Err(raised),
         Err(raised) => log_error(

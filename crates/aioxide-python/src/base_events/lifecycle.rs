@@ -1,14 +1,13 @@
 //! Making, running, stopping and closing a loop; one turn.
 
-use std::cell::Cell;
 use std::rc::Rc;
 
 use aioxide_engine::{Plan, Scheduler, monotonic_ns};
 
 use crate::events::{EventLoop, Handle, run_handle, run_thread_safe, run_timer};
 use crate::ffi::{
-    Args, Builtin, ClassBuilder, GilCell, Kind, Native, Obj, PyRes, Raised, Ref, check_signals,
-    function, ident, preserving_exception, warn_resource, without_gil,
+    Args, Builtin, ClassBuilder, GilCell, Kind, Native, Obj, PyRes, Raised, Ref, Slot,
+    check_signals, function, ident, preserving_exception, warn_resource, without_gil,
 };
 use crate::tasks::ensure_future;
 use crate::{names, stdlib};
@@ -305,7 +304,7 @@ fn run_turns(this: &Ref<EventLoop>) -> PyRes<()> {
 /// One turn: look at descriptors and timers, then run the jobs that are ready by then.
 fn turn(this: &Ref<EventLoop>) -> PyRes<()> {
     let scheduler = this.scheduler()?;
-    let failed = Cell::new(None);
+    let failed = Slot::empty();
     let clock = || {
         if this.has_native_clock() {
             return monotonic_ns();
@@ -317,7 +316,7 @@ fn turn(this: &Ref<EventLoop>) -> PyRes<()> {
         {
             Ok(time) => nanoseconds(time),
             Err(raised) => {
-                failed.set(Some(raised.take()));
+                failed.set(raised.take());
                 0
             }
         }
@@ -329,6 +328,8 @@ fn turn(this: &Ref<EventLoop>) -> PyRes<()> {
         Plan::Run {
             check_signals: true,
         } => check_signals()?,
+        // Without a clock there is no telling how long to wait.
+        Plan::Wait(wait) if failed.is_some() => scheduler.finish(wait, || 0),
         Plan::Wait(mut wait) => {
             let waited = if wait.may_block() {
                 without_gil(|| wait.block())

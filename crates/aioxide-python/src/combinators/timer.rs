@@ -117,7 +117,7 @@ pub(super) struct Alarm {
 }
 
 impl Alarm {
-    /// What the job of a native timer does.
+    /// What the job of a native timer does whose object is the owner.
     #[inline]
     pub(super) fn ring(&'static self, loop_: &Ref<EventLoop>, owner: &Obj) -> PyRes<()> {
         match (self.body)(owner) {
@@ -137,11 +137,25 @@ impl Alarm {
             alarm: Cell::new(Some(self)),
             owner: Slot::new(owner.clone()),
             rang: Cell::new(false),
+            silenced: Cell::new(false),
         })
     }
 }
 
-/// The callable that a loop off the direct path runs when a timer fires.
+/// The job of a native timer whose object is the callable of an alarm.
+pub(super) fn ring_callback(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
+    let Some(callback) = CLASS.cast(&object) else {
+        return Ok(());
+    };
+    match callback.ring() {
+        Ok(()) => Ok(()),
+        Err(raised) => report(loop_, raised, &object),
+    }
+}
+
+/// The callable that a timer runs when it fires, and that knows whether it did.
+///
+/// A timer that is due is out of reach, but its job may still be in the ready queue: then it has to be silenced.
 pub(super) struct AlarmCallback {
     /// What is called.
     alarm: Cell<Option<&'static Alarm>>,
@@ -149,12 +163,16 @@ pub(super) struct AlarmCallback {
     owner: Slot,
     /// Was it called, without an error?
     rang: Cell<bool>,
+    /// Is it to do nothing any more?
+    silenced: Cell<bool>,
 }
 
 /// Where the class is kept.
 static CLASS: Class<AlarmCallback> = Class::new();
 
 impl Native for AlarmCallback {
+    const FREELIST: usize = 512;
+
     fn class() -> &'static Class<Self> {
         &CLASS
     }
@@ -164,6 +182,7 @@ impl Native for AlarmCallback {
             alarm: Cell::new(None),
             owner: Slot::empty(),
             rang: Cell::new(false),
+            silenced: Cell::new(false),
         }
     }
 
@@ -180,6 +199,24 @@ impl AlarmCallback {
     /// Was it called, without an error?
     pub(super) fn rang(&self) -> bool {
         self.rang.get()
+    }
+
+    /// Makes it do nothing if it is called yet.
+    pub(super) fn silence(&self) {
+        self.silenced.set(true);
+    }
+
+    /// Calls the native code, unless it was silenced.
+    #[inline]
+    fn ring(&self) -> PyRes<()> {
+        if self.silenced.get() {
+            return Ok(());
+        }
+        if let (Some(alarm), Some(owner)) = (self.alarm.get(), self.owner.get()) {
+            (alarm.body)(&owner)?;
+        }
+        self.rang.set(true);
+        Ok(())
     }
 
     /// The name in reprs.
@@ -204,15 +241,10 @@ pub(super) fn init() -> PyRes<()> {
         ))
     })
     .call(|this, args, kwargs| {
-        let (Some(alarm), Some(owner), true) = (
-            this.alarm.get(),
-            this.owner.get(),
-            args.is_empty() && kwargs.is_none(),
-        ) else {
+        if !args.is_empty() || kwargs.is_some() {
             return Err(Raised::type_error("a timer callback takes no arguments"));
-        };
-        (alarm.body)(&owner)?;
-        this.rang.set(true);
+        }
+        this.ring()?;
         Ok(Obj::none())
     })
     .getter("__qualname__", |this| Obj::str(this.qualname()))

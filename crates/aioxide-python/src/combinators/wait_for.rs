@@ -2,14 +2,15 @@
 //!
 //! It awaits in the caller's own task under a deadline: when that comes, the task is cancelled, and the error that
 //! comes out becomes a `TimeoutError`, unless somebody else asked for a cancellation, too. This is `asyncio.timeout`
-//! without the context manager. On the direct path the deadline needs no object: it has come when its timer is gone.
+//! without the context manager. The deadline has come when its callback has rung: a timer that is gone does not say so,
+//! for its job may still wait in the ready queue while the coroutine ends in the same turn.
 //!
 //! A timeout that is over at once is another story: the awaitable becomes a task, which is cancelled and waited for.
 
 use std::mem;
 
 use crate::coroutines::{Coroutine, coroutine};
-use crate::events::{EventLoop, LoopRef, get_running_loop};
+use crate::events::{LoopRef, get_running_loop};
 use crate::ffi::{
     Args, Builtin, Machine, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Visit, task_state,
 };
@@ -19,7 +20,7 @@ use crate::waiter::{Waiter, is_done, result_of, set_result};
 use crate::{names, stdlib};
 
 use super::finally;
-use super::timer::{Alarm, AlarmCallback, Timer};
+use super::timer::{Alarm, AlarmCallback, Timer, ring_callback};
 
 /// `wait_for(fut, timeout)`.
 pub(super) fn wait_for(args: &Args<'_>) -> PyRes<Ref<Coroutine>> {
@@ -61,7 +62,7 @@ struct Deadline {
     /// How many requests of cancellation it had before.
     cancelling: i64,
     /// What cancels it, `None` without a timeout.
-    timer: Option<(Timer, Option<Ref<AlarmCallback>>)>,
+    timer: Option<(Timer, Ref<AlarmCallback>)>,
 }
 
 /// Cancels the task of a deadline.
@@ -76,11 +77,6 @@ fn cancel_task(task: &Obj) -> PyRes<()> {
         Some(native) => native.cancel(None).map(drop),
         None => task.method(names::cancel(), []).map(drop),
     }
-}
-
-/// The job of a native deadline.
-fn expire(loop_: &Ref<EventLoop>, task: Obj) -> PyRes<()> {
-    EXPIRED.ring(loop_, &task)
 }
 
 /// `task.cancelling()`.
@@ -124,18 +120,18 @@ impl Deadline {
                 timer: None,
             });
         }
-        if let Some(timer) = Timer::native(&loop_, timeout, expire, &task)? {
+        let callback = EXPIRED.callback(&task)?;
+        if let Some(timer) = Timer::native(&loop_, timeout, ring_callback, callback.obj())? {
             return Ok(Self {
                 task,
                 cancelling,
-                timer: Some((timer, None)),
+                timer: Some((timer, callback)),
             });
         }
         let when = match when {
             Some(when) => when,
             None => loop_.method(names::time(), [])?.add(timeout)?,
         };
-        let callback = EXPIRED.callback(&task)?;
         let handle = if when.less_or_equal(&loop_.method(names::time(), [])?)? {
             loop_.method(names::call_soon(), [callback.obj()])?
         } else {
@@ -144,7 +140,7 @@ impl Deadline {
         Ok(Self {
             task,
             cancelling,
-            timer: Some((Timer::Handle(handle), Some(callback))),
+            timer: Some((Timer::Handle(handle), callback)),
         })
     }
 
@@ -173,8 +169,8 @@ impl Deadline {
     fn has_come(&mut self) -> PyRes<bool> {
         match self.timer.take() {
             None => Ok(false),
-            Some((timer, None)) => Ok(!timer.cancel()?),
-            Some((timer, Some(callback))) => {
+            Some((timer, callback)) => {
+                callback.silence();
                 timer.cancel()?;
                 Ok(callback.rang())
             }
@@ -212,7 +208,7 @@ impl Deadline {
         visit.obj(&self.task);
         if let Some((timer, callback)) = &self.timer {
             timer.traverse(visit);
-            callback.iter().for_each(|callback| visit.native(callback));
+            visit.native(callback);
         }
     }
 }

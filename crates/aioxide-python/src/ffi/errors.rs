@@ -300,6 +300,26 @@ pub fn preserving_exception(body: impl FnOnce()) {
     }
 }
 
+/// Runs `body` as if in `except`: `sys.exc_info()` tells of `exception`, and what is raised has it as context.
+pub fn while_handling<R>(exception: &Obj, body: impl FnOnce() -> R) -> R {
+    /// Puts back what was being handled before, a panic included.
+    struct Handling(*mut ffi::PyObject);
+    impl Drop for Handling {
+        fn drop(&mut self) {
+            // SAFETY: the call takes a reference of its own; ours, from below, is given up.
+            unsafe {
+                ffi::PyErr_SetHandledException(self.0);
+                ffi::Py_XDECREF(self.0);
+            }
+        }
+    }
+    // SAFETY: a new reference, or NULL if nothing is being handled.
+    let _before = Handling(unsafe { ffi::PyErr_GetHandledException() });
+    // SAFETY: a live exception, of which the call takes a reference.
+    unsafe { ffi::PyErr_SetHandledException(exception.raw()) };
+    body()
+}
+
 impl Obj {
     /// `exception.__traceback__`.
     pub fn traceback(&self) -> Option<Self> {

@@ -16,8 +16,12 @@ mod sending;
 mod stop_iteration;
 pub mod task_state;
 mod thread;
+#[cfg(not(Py_3_14))]
+mod trashcan;
 
-pub use errors::{Builtin, Raised, Warning, finally, preserving_exception, warn, warn_resource};
+pub use errors::{
+    Builtin, Raised, Warning, finally, preserving_exception, warn, warn_resource, while_handling,
+};
 pub use function::{
     Args, FunctionSpec, Kind, add_to_module, function, function_code, function_frame, intern,
     make_function_classes,

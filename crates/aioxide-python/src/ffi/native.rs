@@ -966,9 +966,9 @@ impl<T: Native> ClassBuilder<T> {
         // SAFETY: a complete spec whose texts and tables are leaked, so they outlive the type.
         let made = unsafe { Obj::owned(ffi::PyType_FromSpecWithBases(&raw mut spec, bases_raw)) }?;
         let kind = made.raw().cast::<ffi::PyTypeObject>();
-        if T::LAYOUT == Layout::Plain {
-            // In asyncio these are classes of Python's, which C code calls by their bare name in errors.
-            // SAFETY: the type is ready and ours; what it was named after belongs to another field of it.
+        if self.module != "_asyncio" {
+            // Error texts name a class by this: with its module if it is one of C, which our models are not.
+            // SAFETY: the type is ready and ours alone; the text is leaked, and the type does not own it.
             unsafe { (*kind).tp_name = leak(self.name) };
         }
         if let Some(init) = self.init {
@@ -1479,6 +1479,25 @@ unsafe fn has_no_inline_values(raw: *mut ffi::PyObject, kind: *mut ffi::PyTypeOb
 
 /// `tp_dealloc`.
 unsafe extern "C" fn dealloc_slot<T: Native>(raw: *mut ffi::PyObject) {
+    #[cfg(Py_3_14)]
+    // SAFETY: CPython calls this with dying instances.
+    unsafe {
+        destroy::<T>(raw);
+    }
+    #[cfg(not(Py_3_14))]
+    // SAFETY: CPython calls this with dying instances; this function is their destructor, that of a Python subclass has
+    // done its part by now.
+    unsafe {
+        super::trashcan::bounded(raw, dealloc_slot::<T>, || destroy::<T>(raw));
+    }
+}
+
+/// The end of an object, unless its finalizer brings it back.
+///
+/// # Safety
+/// `raw` must be an instance of `T`'s class without references.
+#[inline]
+unsafe fn destroy<T: Native>(raw: *mut ffi::PyObject) {
     let class = T::class();
     // SAFETY: a dying object still has its type and payload.
     let (kind, this) = unsafe { (ffi::Py_TYPE(raw), this::<T>(&raw)) };

@@ -15,8 +15,11 @@ unsafe extern "C" {
     fn _PyGen_FetchStopIterationValue(value: *mut *mut ffi::PyObject) -> std::ffi::c_int;
 }
 
-/// Raises `StopIteration(value)`, so that `value` arrives as it is.
+/// Raises `StopIteration(value)`, so that `value` arrives as it is; `None` is left out, as generators do.
 pub fn stop_iteration(value: &Obj) -> Raised {
+    if value.is_none() {
+        return Builtin::StopIteration.raise_bare();
+    }
     // SAFETY: a live value.
     unsafe { _PyGen_SetStopIterationValue(value.raw()) };
     Raised::SET

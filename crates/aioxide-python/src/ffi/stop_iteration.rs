@@ -4,7 +4,7 @@
 //! travels as a `StopIteration`. Making and freeing one of CPython's takes as long as the rest of the wait. So we have
 //! a subclass, whose instances are kept for reuse together with the tuple of their arguments.
 //!
-//! Invariants: an instance on the list has no dict, notes, traceback, context or cause, its value is NULL, and its
+//! Invariants: an instance on the list has no dict, notes, traceback, context or cause, does not suppress its context, its value is NULL, and its
 //! arguments are a tuple of one item, `None`, that nobody else refers to.
 
 use std::cell::UnsafeCell;
@@ -118,6 +118,8 @@ unsafe extern "C" fn dealloc(raw: *mut ffi::PyObject) {
             && (*object).traceback.is_null()
             && (*object).context.is_null()
             && (*object).cause.is_null()
+            // A byte in C.
+            && (&raw const (*object).suppress_context).cast::<u8>().read() == 0
             && !args.is_null()
             && ffi::Py_REFCNT(args) == 1
             && ffi::PyTuple_CheckExact(args) != 0
@@ -127,6 +129,11 @@ unsafe extern "C" fn dealloc(raw: *mut ffi::PyObject) {
             ffi::PyObject_GC_UnTrack(args.cast());
             let item = ffi::PyTuple_GET_ITEM(args, 0);
             ffi::PyTuple_SET_ITEM(args, 0, ffi::Py_None());
+            #[cfg(Py_3_14)]
+            {
+                // Somebody may have asked for the hash, which the tuple keeps.
+                (*args.cast::<ffi::PyTupleObject>()).ob_hash = -1;
+            }
             let value = std::mem::replace(&mut (*object).value, ptr::null_mut());
             // The count starts again at one: the reference that `raise` gives away.
             super::native::revive(raw);

@@ -1,0 +1,262 @@
+"""A short program that touches what the extension does with memory; `make memcheck` runs it under valgrind.
+
+Everything here ends in a known way, and is checked, so that a fault that valgrind does not see shows all the same.
+"""
+
+import contextvars
+import gc
+import importlib
+import pickle
+import sys
+import threading
+import weakref
+
+aio = importlib.import_module(sys.argv[1] if len(sys.argv) > 1 else "aioxide")
+ROUNDS = 3
+BURST = 40
+VARIABLE = contextvars.ContextVar("variable", default=None)
+
+
+class Boom(Exception):
+    """An exception with references to more than its arguments."""
+
+
+class Callback:
+    """A callable that knows when it dies, and may come back then."""
+
+    graveyard = []
+
+    def __init__(self, loop=None, returns=False):
+        self.loop, self.returns, self.called = loop, returns, 0
+
+    def __call__(self, *args):
+        self.called += 1
+
+    def __del__(self):
+        if self.loop is not None and not self.loop.is_closed():
+            self.loop.call_soon(int)
+        if self.returns:
+            self.returns = False
+            self.graveyard.append(self)
+
+
+class SlottedFuture(aio.Future):
+    __slots__ = ("extra",)
+
+
+def expect(condition, text="wrong"):
+    if not condition:
+        raise AssertionError(text)
+
+
+async def value(result, turns=1):
+    for _ in range(turns):
+        await aio.sleep(0)
+    return result
+
+
+async def fails(turns=1):
+    await aio.sleep(0)
+    raise Boom(turns)
+
+
+async def stubborn():
+    try:
+        await aio.sleep(3600)
+    except aio.CancelledError:
+        await aio.sleep(0)
+        return "survived"
+
+
+async def tasks():
+    loop = aio.get_running_loop()
+    burst = [aio.create_task(value(i, i % 4), name=f"task {i}") for i in range(BURST)]
+    expect([await task for task in burst] == list(range(BURST)))
+    parked = [aio.create_task(aio.sleep(3600)) for _ in range(BURST)]
+    await aio.sleep(0)
+    for number, task in enumerate(parked):
+        task.cancel(f"message {number}" if number % 2 else None)
+    expect(all(isinstance(end, aio.CancelledError) for end in await aio.gather(*parked, return_exceptions=True)))
+    stays = aio.create_task(stubborn())
+    await aio.sleep(0)
+    stays.cancel()
+    expect(await stays == "survived")
+    eager = aio.Task(value("eager", 0), loop=loop, eager_start=True) if sys.version_info >= (3, 12) else None
+    expect(eager is None or eager.result() == "eager")
+    repr([burst, parked, stays, eager, aio.all_tasks(), aio.current_task()])
+
+
+async def futures():
+    loop = aio.get_running_loop()
+    for kind in (aio.Future, SlottedFuture):
+        made = [kind(loop=loop) for _ in range(BURST)]
+        for number, future in enumerate(made):
+            for _ in range(number % 4):
+                future.add_done_callback(Callback())
+            future.remove_done_callback(print)
+            future.attribute = future
+        waiting = [aio.ensure_future(aio.wait_for(future, 3600)) for future in made]
+        await aio.sleep(0)
+        for number, future in enumerate(made):
+            if number % 3 == 0:
+                future.set_result(number)
+            elif number % 3 == 1:
+                future.set_exception(Boom(future))
+            else:
+                future.cancel()
+        ends = await aio.gather(*waiting, return_exceptions=True)
+        expect(ends[0] == 0 and isinstance(ends[1], Boom) and isinstance(ends[2], aio.CancelledError))
+        for future in made:
+            del future.attribute
+    iterator = loop.create_future().__await__()
+    next(iterator)
+    iterator.close()
+
+
+async def combinators():
+    aws = [aio.create_task(value(i, i)) for i in range(6)]
+    done, pending = await aio.wait(aws, return_when=aio.FIRST_COMPLETED)
+    expect(done and pending)
+    done, pending = await aio.wait(pending, timeout=0)
+    await aio.wait(pending)
+    expect([await each for each in aio.as_completed([value(i, i) for i in range(5)])] == list(range(5)))
+    expect(await aio.shield(value(1)) == 1)
+    outer = aio.shield(aio.sleep(0))
+    outer.cancel()
+    for timeout in (0, 0.001):
+        try:
+            await aio.wait_for(aio.sleep(3600), timeout)
+        except TimeoutError:
+            pass
+        else:
+            expect(False)
+    try:
+        async with aio.timeout(0.001) as scope:
+            scope.reschedule(aio.get_running_loop().time())
+            await aio.sleep(3600)
+    except TimeoutError:
+        pass
+    ends = await aio.gather(value(1), fails(), value(2), return_exceptions=True)
+    expect(ends[0] == 1 and ends[2] == 2)
+    try:
+        await aio.gather(fails(), aio.sleep(3600), fails())
+    except Boom:
+        pass
+
+
+async def groups():
+    async with aio.TaskGroup() as group:
+        made = [group.create_task(value(i, 2)) for i in range(BURST)]
+    expect([task.result() for task in made] == list(range(BURST)))
+    try:
+        async with aio.TaskGroup() as group:
+            group.create_task(fails())
+            group.create_task(aio.sleep(3600))
+            await aio.sleep(3600)
+    except BaseExceptionGroup as error:
+        expect(isinstance(error.exceptions[0], Boom))
+
+
+async def scheduling():
+    loop = aio.get_running_loop()
+    callback = Callback()
+    context = contextvars.copy_context()
+    for count in range(6):
+        loop.call_soon(callback, *range(count), context=context)
+        loop.call_soon(callback).cancel()
+        loop.call_later(0.001, callback, *range(count))
+        loop.call_at(loop.time() + 3600, callback, *range(count)).cancel()
+        loop.call_later(1e20, callback).cancel()
+    handle = None
+
+    def cancels_itself():
+        handle.cancel()
+        raise Boom(handle)
+
+    reports = []
+    loop.set_exception_handler(lambda loop, context: reports.append(repr(context)))
+    handle = loop.call_soon(cancels_itself)
+    timers = [loop.call_later(3600 + i, callback) for i in range(500)]
+    for timer in timers[::2] + timers[1::2]:
+        timer.cancel()
+    threads = [threading.Thread(target=lambda: [loop.call_soon_threadsafe(callback) for _ in range(20)]) for _ in "12"]
+    for thread in threads:
+        thread.start()
+    await aio.to_thread(int)
+    for thread in threads:
+        thread.join()
+    await aio.sleep(0.002)
+    loop.set_exception_handler(None)
+    expect(callback.called == 12 + 40, callback.called)
+    expect(len(reports) == 1, reports)
+
+
+async def garbage():
+    """Cycles through every kind of object, weak references, finalizers that use the loop."""
+    loop = aio.get_running_loop()
+    loop.set_exception_handler(lambda loop, context: repr(context))
+    seen = []
+    for number in range(BURST):
+        future = loop.create_future()
+        future.cycle = [future, Callback(loop, returns=number % 5 == 0)]
+        future.add_done_callback(future.cycle.append)
+        weakref.finalize(future, seen.append, number)
+        task = loop.create_task(aio.sleep(3600))
+        task.cycle = task
+        if number % 2:
+            future.set_exception(Boom(future))
+        else:
+            task.cancel()
+    future = task = None
+    await aio.sleep(0)
+    gc.collect()
+    await aio.sleep(0)
+    gc.collect()
+    never = aio.sleep(1)
+    never.close()
+    loop.set_exception_handler(None)
+    Callback.graveyard.clear()
+    expect(sorted(seen) == list(range(BURST)), seen)
+    for task in aio.all_tasks() - {aio.current_task()}:
+        task.cancel()
+    await aio.sleep(0)
+
+
+def wrong_calls(loop):
+    for call in (
+        lambda: aio.Future(1, 2),
+        lambda: aio.Task(),
+        lambda: aio.Task(3, loop=loop),
+        lambda: loop.call_soon(),
+        lambda: loop.call_later(None, int),
+        lambda: loop.create_future().set_exception(3),
+        lambda: loop.create_future().result(),
+        lambda: pickle.dumps(loop.create_future()),
+        lambda: aio.Future.__new__(aio.Future).set_result(1),
+        lambda: aio.Handle(1),
+        lambda: aio.wait_for(bad=1),
+        lambda: aio.get_running_loop(),
+    ):
+        try:
+            call()
+        except (TypeError, RuntimeError, aio.InvalidStateError, AttributeError, ValueError):
+            continue
+        expect(False, "this call is wrong")
+
+
+def main():
+    for debug in (False, True):
+        for _ in range(ROUNDS):
+            with aio.Runner(debug=debug) as runner:
+                for part in (tasks, futures, combinators, groups, scheduling, garbage):
+                    runner.run(part())
+                wrong_calls(runner.get_loop())
+                pending = runner.get_loop().create_task(aio.sleep(3600))
+                runner.get_loop().call_later(3600, Callback(runner.get_loop()))
+            expect(pending.cancelled())
+            gc.collect()
+
+
+if __name__ == "__main__":
+    main()
+    print("the program has ended well")
