@@ -21,7 +21,7 @@ use crate::waiter::{
 use crate::{names, stdlib};
 
 /// Native names, of the asyncio module `futures`.
-pub const NAMES: &[&str] = &["wrap_future", "_chain_future", "_copy_future_state"];
+pub(crate) const NAMES: &[&str] = &["wrap_future", "_chain_future", "_copy_future_state"];
 
 /// Two futures of which one follows the other.
 struct Chain {
@@ -294,7 +294,7 @@ fn convert_exception(exception: Obj) -> PyRes {
 }
 
 /// `_chain_future(source, destination)`.
-pub fn chain_future(source: &Obj, destination: &Obj) -> PyRes<()> {
+pub(crate) fn chain_future(source: &Obj, destination: &Obj) -> PyRes<()> {
     let source_loop = loop_of_either(source, "source")?;
     let destination_loop = loop_of_either(destination, "destination")?;
     let chain = Ref::new(Chain::empty())?;
@@ -330,7 +330,7 @@ fn is_concurrent(object: &Obj) -> PyRes<bool> {
 }
 
 /// `wrap_future(future, *, loop=None)`.
-pub fn wrap_future(future: &Obj, loop_: Option<&Obj>) -> PyRes {
+pub(crate) fn wrap_future(future: &Obj, loop_: Option<&Obj>) -> PyRes {
     if is_future(future)? {
         return Ok(future.clone());
     }
@@ -350,7 +350,7 @@ pub fn wrap_future(future: &Obj, loop_: Option<&Obj>) -> PyRes {
 }
 
 /// Makes the class and the functions.
-pub fn init(module: &Obj) -> PyRes<()> {
+pub(crate) fn init(module: &Obj) -> PyRes<()> {
     ClassBuilder::<Chain>::new(
         "aioxide",
         "chain",

@@ -38,7 +38,7 @@ impl State {
 }
 
 /// A native coroutine.
-pub struct Coroutine {
+pub(crate) struct Coroutine {
     /// Its qualified name, such as `Lock.acquire`.
     qualname: &'static str,
     /// Where it is in its life.
@@ -113,7 +113,7 @@ impl Native for Coroutine {
 
 /// A coroutine around `machine`, named as the `async def` function that it stands for.
 #[inline]
-pub fn coroutine<M: Machine>(qualname: &'static str, machine: M) -> PyRes<Ref<Coroutine>> {
+pub(crate) fn coroutine<M: Machine>(qualname: &'static str, machine: M) -> PyRes<Ref<Coroutine>> {
     Ref::new(Coroutine {
         qualname,
         state: Cell::new(State::Created),
@@ -125,7 +125,7 @@ pub fn coroutine<M: Machine>(qualname: &'static str, machine: M) -> PyRes<Ref<Co
 impl Ref<Coroutine> {
     /// Runs the body to its next wait or to its end.
     #[inline]
-    pub fn drive(&self, input: Resume) -> PyRes<Sent> {
+    pub(crate) fn drive(&self, input: Resume) -> PyRes<Sent> {
         match self.state.get() {
             State::Created => {
                 if let Resume::Throw(exception) = input {
@@ -210,7 +210,7 @@ fn answer(sent: Sent) -> PyRes {
 }
 
 /// How the errors of `throw` are phrased, which differs between coroutines and futures.
-pub struct ThrowWords {
+pub(crate) struct ThrowWords {
     /// For what is no exception; `{}` is the name of its class.
     not_an_exception: &'static str,
     /// For a third argument that is no traceback.
@@ -224,14 +224,14 @@ impl ThrowWords {
         not_a_traceback: "throw() third argument must be a traceback object",
     };
     /// The words of `FutureIter`.
-    pub const FUTURE_ITER: Self = Self {
+    pub(crate) const FUTURE_ITER: Self = Self {
         not_an_exception: "exceptions must be classes deriving BaseException or instances of such a class",
         not_a_traceback: "throw() third argument must be a traceback",
     };
 }
 
 /// The exception instance that `throw(type[, value[, traceback]])` means.
-pub fn thrown_instance(
+pub(crate) fn thrown_instance(
     kind: &Obj,
     value: Option<&Obj>,
     traceback: Option<&Obj>,
@@ -278,16 +278,16 @@ pub fn thrown_instance(
 }
 
 /// Waiting for any awaitable inside a machine, as `await` does.
-pub struct Delegate(Obj);
+pub(crate) struct Delegate(Obj);
 
 impl Delegate {
     /// Gets the iterator of `awaitable`.
-    pub fn new(awaitable: &Obj) -> PyRes<Self> {
+    pub(crate) fn new(awaitable: &Obj) -> PyRes<Self> {
         awaitable_iterator(awaitable).map(Self)
     }
 
     /// The first step, then every later one.
-    pub fn resume(&self, input: Resume) -> PyRes<Sent> {
+    pub(crate) fn resume(&self, input: Resume) -> PyRes<Sent> {
         match input {
             Resume::Send => send(&self.0, &Obj::none()),
             Resume::Throw(exception) if Builtin::GeneratorExit.is_class_of(&exception) => {
@@ -301,13 +301,13 @@ impl Delegate {
     }
 
     /// What is awaited.
-    pub fn awaited(&self) -> &Obj {
+    pub(crate) fn awaited(&self) -> &Obj {
         &self.0
     }
 }
 
 /// Makes the class and enters it in `collections.abc.Coroutine`, so that `asyncio.iscoroutine` accepts it.
-pub fn init() -> PyRes<()> {
+pub(crate) fn init() -> PyRes<()> {
     let builder =
         ClassBuilder::<Coroutine>::new("aioxide", "coroutine", "A coroutine of aioxide's own.")
             .sealed()

@@ -9,7 +9,7 @@ use crate::tasks::{Task, TaskOptions};
 use crate::{names, stdlib};
 
 /// Native names, of the asyncio module `tasks`.
-pub const NAMES: &[&str] = &["eager_task_factory", "create_eager_task_factory"];
+pub(crate) const NAMES: &[&str] = &["eager_task_factory", "create_eager_task_factory"];
 
 /// What `create_eager_task_factory` returns.
 struct Factory {
@@ -82,7 +82,7 @@ fn eager_task(args: &Args<'_>) -> PyRes {
 }
 
 /// Makes the class and the functions.
-pub fn init(module: &Obj) -> PyRes<()> {
+pub(crate) fn init(module: &Obj) -> PyRes<()> {
     ClassBuilder::<Factory>::new(
         "asyncio.tasks",
         "factory",

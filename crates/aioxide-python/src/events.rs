@@ -22,18 +22,18 @@ use crate::ffi::{
 use crate::{names, stdlib};
 
 /// Native names of this module.
-pub const NAMES: &[&str] = if cfg!(Py_3_14) {
+pub(crate) const NAMES: &[&str] = if cfg!(Py_3_14) {
     &["Handle", "TimerHandle", "_ThreadSafeHandle"]
 } else {
     &["Handle", "TimerHandle"]
 };
 
 /// What runs a job. An error is an exception that must leave `run_forever`.
-pub type JobBody = fn(&Ref<EventLoop>, Obj) -> PyRes<()>;
+pub(crate) type JobBody = fn(&Ref<EventLoop>, Obj) -> PyRes<()>;
 
 /// One entry of the ready queue.
 #[derive(Clone)]
-pub struct Job {
+pub(crate) struct Job {
     /// What to do.
     pub body: JobBody,
     /// What to do it to.
@@ -43,7 +43,7 @@ pub struct Job {
 impl EngineJob for Job {}
 
 /// An event loop.
-pub struct EventLoop {
+pub(crate) struct EventLoop {
     /// Queues, timers, descriptors: from `__init__` to `close`, which gives the descriptors back.
     pub scheduler: RefCell<Option<Rc<Scheduler<Job>>>>,
     /// Has `__init__` run?
@@ -94,7 +94,7 @@ pub struct EventLoop {
 
 /// The handles of one descriptor.
 #[derive(Default)]
-pub struct Watched {
+pub(crate) struct Watched {
     /// The reader's handle.
     pub reader: Option<Ref<Handle>>,
     /// The writer's handle.
@@ -213,7 +213,7 @@ const SCHEDULING: [&str; 8] = [
 
 impl EventLoop {
     /// Is this name one of a scheduling method?
-    pub fn is_scheduling_name(name: &str) -> bool {
+    pub(crate) fn is_scheduling_name(name: &str) -> bool {
         SCHEDULING.contains(&name)
     }
 }
@@ -221,7 +221,7 @@ impl EventLoop {
 impl Ref<EventLoop> {
     /// May native code push jobs itself? A load and two compares while nothing changed.
     #[inline]
-    pub fn is_direct(&self) -> bool {
+    pub(crate) fn is_direct(&self) -> bool {
         if self.class_version.get() == self.obj().class_version() {
             self.direct.get()
         } else {
@@ -231,7 +231,7 @@ impl Ref<EventLoop> {
 
     /// Finds out again whether the direct path is open: after a change of the class, the instance or the mode.
     #[cold]
-    pub fn find_direct(&self) -> bool {
+    pub(crate) fn find_direct(&self) -> bool {
         let open = !self.overridden.get()
             && !self.debug.get()
             && !self.closed.get()
@@ -257,7 +257,7 @@ impl Ref<EventLoop> {
     }
 
     /// Notes that a scheduling method was assigned on the instance (or deleted again).
-    pub fn note_assignment(&self, assigned: bool) {
+    pub(crate) fn note_assignment(&self, assigned: bool) {
         if assigned {
             self.overridden.set(true);
         }
@@ -266,7 +266,7 @@ impl Ref<EventLoop> {
 
     /// The scheduler of an open loop.
     #[inline]
-    pub fn scheduler(&self) -> PyRes<Rc<Scheduler<Job>>> {
+    pub(crate) fn scheduler(&self) -> PyRes<Rc<Scheduler<Job>>> {
         self.scheduler.borrow().clone().ok_or_else(|| {
             Raised::runtime_error(if self.initialized.get() {
                 "Event loop is closed"
@@ -278,7 +278,7 @@ impl Ref<EventLoop> {
 
     /// Appends a job to the ready queue; for callers that saw `is_direct`.
     #[inline]
-    pub fn push(&self, body: JobBody, object: Obj) {
+    pub(crate) fn push(&self, body: JobBody, object: Obj) {
         if let Some(scheduler) = self.scheduler.borrow().as_ref() {
             scheduler.push(Job { body, object });
         }
@@ -286,7 +286,7 @@ impl Ref<EventLoop> {
 
     /// Makes a job the next one to run: the rest of a job that an exception left.
     #[cold]
-    pub fn push_front(&self, body: JobBody, object: Obj) {
+    pub(crate) fn push_front(&self, body: JobBody, object: Obj) {
         if let Some(scheduler) = self.scheduler.borrow().as_ref() {
             scheduler.push_front(Job { body, object });
         }
@@ -294,7 +294,7 @@ impl Ref<EventLoop> {
 
     /// Hands a job over from any thread and wakes the loop.
     #[inline]
-    pub fn push_threadsafe(&self, body: JobBody, object: Obj) -> PyRes<()> {
+    pub(crate) fn push_threadsafe(&self, body: JobBody, object: Obj) -> PyRes<()> {
         match self.scheduler()?.remote().push(Job { body, object }) {
             Ok(()) => Ok(()),
             Err(job) => {
@@ -306,7 +306,7 @@ impl Ref<EventLoop> {
 
     /// Refuses a closed loop.
     #[inline]
-    pub fn check_closed(&self) -> PyRes<()> {
+    pub(crate) fn check_closed(&self) -> PyRes<()> {
         if self.closed.get() {
             return Err(Raised::runtime_error("Event loop is closed"));
         }
@@ -315,12 +315,12 @@ impl Ref<EventLoop> {
 
     /// Is `time` the native clock, so that no Python code has to be asked?
     #[inline]
-    pub fn has_native_clock(&self) -> bool {
+    pub(crate) fn has_native_clock(&self) -> bool {
         self.is_direct() || self.class_schedules_natively() && !self.overridden.get()
     }
 
     /// The task being executed.
-    pub fn current_task(&self) -> Option<Obj> {
+    pub(crate) fn current_task(&self) -> Option<Obj> {
         self.current_task.get()
     }
 
@@ -337,7 +337,7 @@ impl Ref<EventLoop> {
 
     /// Makes `task` the current task and gives the previous one (up to 3.13; later versions have a slot of their own).
     #[inline]
-    pub fn swap_current_task(&self, task: Option<Obj>) -> PyRes<Option<Obj>> {
+    pub(crate) fn swap_current_task(&self, task: Option<Obj>) -> PyRes<Option<Obj>> {
         let previous = self.current_task.replace(task);
         if self.published.get() {
             self.publish_current_task()?;
@@ -346,7 +346,7 @@ impl Ref<EventLoop> {
     }
 
     /// Writes the current task to CPython's dict. Called when somebody is about to look: every look-up hashes the loop.
-    pub fn publish_current_task(&self) -> PyRes<()> {
+    pub(crate) fn publish_current_task(&self) -> PyRes<()> {
         let current = self.current_task.get();
         // Set first: storing into the dict hashes the loop, which comes here again.
         self.published.set(current.is_some());
@@ -359,7 +359,7 @@ impl Ref<EventLoop> {
     }
 
     /// Called by `__hash__`: shows the current task to whoever looks it up in CPython's dict.
-    pub fn before_lookup(&self) -> PyRes<()> {
+    pub(crate) fn before_lookup(&self) -> PyRes<()> {
         if !self.published.get() && self.current_task.is_some() {
             return self.publish_current_task();
         }
@@ -369,7 +369,7 @@ impl Ref<EventLoop> {
 
 /// A loop as futures and tasks keep it: native, or anybody's.
 #[derive(Clone)]
-pub enum LoopRef {
+pub(crate) enum LoopRef {
     /// One of ours, or a subclass.
     Native(Ref<EventLoop>),
     /// Any other object.
@@ -379,7 +379,7 @@ pub enum LoopRef {
 impl LoopRef {
     /// Looks at an object as a loop.
     #[inline]
-    pub fn new(object: &Obj) -> Self {
+    pub(crate) fn new(object: &Obj) -> Self {
         match LOOP.cast(object) {
             Some(native) => Self::Native(native.clone()),
             None => Self::Foreign(object.clone()),
@@ -388,7 +388,7 @@ impl LoopRef {
 
     /// The loop as an object.
     #[inline]
-    pub fn obj(&self) -> &Obj {
+    pub(crate) fn obj(&self) -> &Obj {
         match self {
             Self::Native(native) => native.obj(),
             Self::Foreign(object) => object,
@@ -397,7 +397,7 @@ impl LoopRef {
 
     /// The native loop, while the direct path is open.
     #[inline]
-    pub fn direct(&self) -> Option<&Ref<EventLoop>> {
+    pub(crate) fn direct(&self) -> Option<&Ref<EventLoop>> {
         match self {
             Self::Native(native) if native.is_direct() => Some(native),
             _ => None,
@@ -406,7 +406,7 @@ impl LoopRef {
 
     /// `loop.get_debug()`.
     #[inline]
-    pub fn debug(&self) -> PyRes<bool> {
+    pub(crate) fn debug(&self) -> PyRes<bool> {
         if self.direct().is_some() {
             return Ok(false);
         }
@@ -414,7 +414,7 @@ impl LoopRef {
     }
 
     /// `loop.call_soon(callback, *args, context=context)` through the Python-visible method.
-    pub fn call_soon(&self, callback: &Obj, args: &[&Obj], context: Option<&Obj>) -> PyRes {
+    pub(crate) fn call_soon(&self, callback: &Obj, args: &[&Obj], context: Option<&Obj>) -> PyRes {
         let mut all = vec![callback];
         all.extend(args);
         match context {
@@ -427,7 +427,7 @@ impl LoopRef {
     }
 
     /// `loop.call_exception_handler(context)`.
-    pub fn call_exception_handler(&self, context: &Obj) -> PyRes<()> {
+    pub(crate) fn call_exception_handler(&self, context: &Obj) -> PyRes<()> {
         self.obj()
             .method(names::call_exception_handler(), [context])
             .map(drop)
@@ -435,17 +435,17 @@ impl LoopRef {
 }
 
 /// The loop running in this thread.
-pub fn running_loop() -> PyRes<Option<Obj>> {
+pub(crate) fn running_loop() -> PyRes<Option<Obj>> {
     task_state::running_loop()
 }
 
 /// `get_running_loop()`.
-pub fn get_running_loop() -> PyRes {
+pub(crate) fn get_running_loop() -> PyRes {
     running_loop()?.ok_or_else(|| Raised::runtime_error("no running event loop"))
 }
 
 /// `get_event_loop()`, as CPython has it.
-pub fn get_event_loop() -> PyRes {
+pub(crate) fn get_event_loop() -> PyRes {
     match running_loop()? {
         Some(running) => Ok(running),
         None => stdlib::get_event_loop()?.call([]),
@@ -457,7 +457,7 @@ const FEW: usize = 3;
 
 /// A callback with its arguments and context.
 #[repr(C)]
-pub struct Handle {
+pub(crate) struct Handle {
     /// The callable; gone when cancelled.
     callback: Slot,
     /// The first arguments, if there are no more than these.
@@ -524,7 +524,7 @@ impl Native for Handle {
 impl Handle {
     /// A handle's payload.
     #[inline]
-    pub fn payload(callback: &Obj, args: &[Obj], context: Obj, loop_: &Obj) -> PyRes<Self> {
+    pub(crate) fn payload(callback: &Obj, args: &[Obj], context: Obj, loop_: &Obj) -> PyRes<Self> {
         let keep = |index: usize| args.get(index).cloned().map_or_else(Slot::empty, Slot::new);
         let (few, many) = if args.len() <= FEW {
             ([keep(0), keep(1), keep(2)], Slot::empty())
@@ -569,12 +569,12 @@ impl Handle {
 
     /// Was it cancelled?
     #[inline]
-    pub fn is_cancelled(&self) -> bool {
+    pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.get()
     }
 
     /// The arguments as a tuple, `None` once cancelled.
-    pub fn args(&self) -> PyRes<Option<Obj>> {
+    pub(crate) fn args(&self) -> PyRes<Option<Obj>> {
         if self.cancelled.get() {
             return Ok(None);
         }
@@ -612,7 +612,7 @@ impl Handle {
     }
 
     /// Keeps the stack of the caller, for debug mode.
-    pub fn record_source(&self) -> PyRes<()> {
+    pub(crate) fn record_source(&self) -> PyRes<()> {
         self.source_traceback
             .set(stdlib::extract_stack()?.call([])?);
         Ok(())
@@ -630,13 +630,13 @@ fn call_in_stranger(context: &Obj, callback: Obj, args: Option<Obj>) -> PyRes<()
 }
 
 /// Is this an exception that must leave the loop?
-pub fn leaves_the_loop(raised: &Raised) -> bool {
+pub(crate) fn leaves_the_loop(raised: &Raised) -> bool {
     raised.is(Builtin::KeyboardInterrupt) || raised.is(Builtin::SystemExit)
 }
 
 /// Reports what a callback raised: `KeyboardInterrupt` and `SystemExit` go on, the rest goes to the loop's handler.
 #[cold]
-pub fn report_callback_error(
+pub(crate) fn report_callback_error(
     raised: Raised,
     loop_: &Obj,
     callback: &Obj,
@@ -680,7 +680,7 @@ fn format_callback_source(loop_: &Obj, callback: &Obj, args: &Obj) -> PyRes<Stri
 
 impl Ref<Handle> {
     /// Runs the callback; errors go to the loop's exception handler.
-    pub fn run(&self) -> PyRes<()> {
+    pub(crate) fn run(&self) -> PyRes<()> {
         if self.cancelled.get() {
             return Ok(());
         }
@@ -727,7 +727,7 @@ impl Ref<Handle> {
     }
 
     /// `Handle.cancel()`.
-    pub fn cancel(&self) -> PyRes<()> {
+    pub(crate) fn cancel(&self) -> PyRes<()> {
         if self.cancelled.get() {
             return Ok(());
         }
@@ -776,7 +776,7 @@ impl Ref<Handle> {
 }
 
 /// `created at file:line`, from the last frame of a source traceback.
-pub fn created_at(source_traceback: &Slot) -> PyRes<Option<String>> {
+pub(crate) fn created_at(source_traceback: &Slot) -> PyRes<Option<String>> {
     let Some(frames) = source_traceback.get() else {
         return Ok(None);
     };
@@ -793,7 +793,7 @@ pub fn created_at(source_traceback: &Slot) -> PyRes<Option<String>> {
 }
 
 /// The job of a handle.
-pub fn run_handle(_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
+pub(crate) fn run_handle(_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
     match HANDLE.cast(&object) {
         Some(handle) => handle.run(),
         None => Ok(()),
@@ -802,7 +802,7 @@ pub fn run_handle(_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
 
 /// A handle that waits for its time.
 #[repr(C)]
-pub struct TimerHandle {
+pub(crate) struct TimerHandle {
     /// The callback.
     handle: Handle,
     /// The deadline as it was given, in seconds of `loop.time()`; empty if it is the number below.
@@ -854,7 +854,7 @@ impl Extends<Handle> for TimerHandle {
 impl TimerHandle {
     /// A timer handle's payload. `when` is left out if it would be a `float` of `seconds`.
     #[inline]
-    pub fn payload(
+    pub(crate) fn payload(
         when: Option<Obj>,
         seconds: f64,
         callback: &Obj,
@@ -881,19 +881,19 @@ impl TimerHandle {
 
 impl Ref<TimerHandle> {
     /// Notes the timer that will run this handle.
-    pub fn scheduled_as(&self, timer: TimerId) {
+    pub(crate) fn scheduled_as(&self, timer: TimerId) {
         self.timer.set(Some(timer));
         self.scheduled.set(true);
     }
 
     /// Notes that the timer fired.
-    pub fn fired(&self) {
+    pub(crate) fn fired(&self) {
         self.timer.set(None);
         self.scheduled.set(false);
     }
 
     /// `TimerHandle.cancel()`: takes the timer out of the heap at once.
-    pub fn cancel(&self) -> PyRes<()> {
+    pub(crate) fn cancel(&self) -> PyRes<()> {
         if self.handle.cancelled.get() {
             return Ok(());
         }
@@ -953,7 +953,7 @@ impl Ref<TimerHandle> {
 }
 
 /// The job of a timer handle.
-pub fn run_timer(_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
+pub(crate) fn run_timer(_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
     match TIMER_HANDLE.cast(&object) {
         Some(timer) => {
             timer.fired();
@@ -965,7 +965,7 @@ pub fn run_timer(_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
 
 /// A handle from `call_soon_threadsafe`, from 3.14 on: cancelling it in another thread waits while it runs.
 #[repr(C)]
-pub struct ThreadSafeHandle {
+pub(crate) struct ThreadSafeHandle {
     /// The callback.
     handle: Handle,
     /// The thread that is running the callback, 0 for none.
@@ -1011,7 +1011,7 @@ static WAITING: AtomicUsize = AtomicUsize::new(0);
 
 impl ThreadSafeHandle {
     /// A handle's payload.
-    pub fn payload(callback: &Obj, args: &[Obj], context: Obj, loop_: &Obj) -> PyRes<Self> {
+    pub(crate) fn payload(callback: &Obj, args: &[Obj], context: Obj, loop_: &Obj) -> PyRes<Self> {
         Ok(Self {
             handle: Handle::payload(callback, args, context, loop_)?,
             running_in: Cell::new(0),
@@ -1050,7 +1050,7 @@ impl Ref<ThreadSafeHandle> {
 }
 
 /// The job of a thread-safe handle.
-pub fn run_thread_safe(_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
+pub(crate) fn run_thread_safe(_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
     match THREAD_SAFE_HANDLE.cast(&object) {
         Some(handle) => handle.run_noted(),
         None => Ok(()),
@@ -1076,7 +1076,7 @@ fn init_handle(
 }
 
 /// Makes the classes.
-pub fn init() -> PyRes<()> {
+pub(crate) fn init() -> PyRes<()> {
     let handle = ClassBuilder::<Handle>::new(
         "asyncio.events",
         "Handle",
@@ -1220,7 +1220,7 @@ pub fn init() -> PyRes<()> {
 }
 
 /// Binds arguments of `call_soon` and its relatives: everything after the first `skip` positions.
-pub fn context_argument(args: &Args<'_>, index: usize) -> PyRes {
+pub(crate) fn context_argument(args: &Args<'_>, index: usize) -> PyRes {
     match args.some(index) {
         Some(context) => Ok(context.clone()),
         None => crate::ffi::copy_current_context(),

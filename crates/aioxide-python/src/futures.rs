@@ -19,11 +19,11 @@ use crate::ffi::{
 use crate::{names, stdlib};
 
 /// Native names of this module.
-pub const NAMES: &[&str] = &["Future", "isfuture"];
+pub(crate) const NAMES: &[&str] = &["Future", "isfuture"];
 
 /// Where a future is in its life.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum FutureState {
+pub(crate) enum FutureState {
     /// No result yet.
     Pending,
     /// Cancelled.
@@ -46,7 +46,7 @@ impl FutureState {
 }
 
 /// Native code that a finished future calls, on the loop, with its owner and the future.
-pub struct Observer {
+pub(crate) struct Observer {
     /// What is called.
     pub body: fn(&Obj, &Obj) -> PyRes<()>,
     /// What the callback is called in reprs.
@@ -54,7 +54,7 @@ pub struct Observer {
 }
 
 /// A task that a finished future wakes.
-pub struct Wakeup {
+pub(crate) struct Wakeup {
     /// The job that wakes it.
     pub body: JobBody,
     /// The Python callable that does the same, for loops off the direct path.
@@ -154,7 +154,7 @@ const BLOCKING: u8 = 2;
 const DELIVERS: u8 = 4;
 
 /// A future.
-pub struct Future {
+pub(crate) struct Future {
     /// The loop; empty before `__init__`.
     loop_: OnceCell<LoopRef>,
     /// Where it is in its life.
@@ -242,7 +242,7 @@ fn not_initialized() -> Raised {
 impl Future {
     /// A pending future's payload; the caller has seen to debug mode.
     #[inline]
-    pub fn payload(loop_: LoopRef) -> Self {
+    pub(crate) fn payload(loop_: LoopRef) -> Self {
         let future = Self::empty();
         let _ = future.loop_.set(loop_);
         future
@@ -250,41 +250,41 @@ impl Future {
 
     /// Where it is in its life.
     #[inline]
-    pub fn state(&self) -> FutureState {
+    pub(crate) fn state(&self) -> FutureState {
         self.state.get()
     }
 
     /// Is it done?
     #[inline]
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.state.get() != FutureState::Pending
     }
 
     /// Was it cancelled?
     #[inline]
-    pub fn is_cancelled(&self) -> bool {
+    pub(crate) fn is_cancelled(&self) -> bool {
         self.state.get() == FutureState::Cancelled
     }
 
     /// The loop; fails before `__init__`.
     #[inline]
-    pub fn loop_ref(&self) -> PyRes<&LoopRef> {
+    pub(crate) fn loop_ref(&self) -> PyRes<&LoopRef> {
         self.loop_.get().ok_or_else(not_initialized)
     }
 
     /// Sets the loop once.
-    pub fn set_loop(&self, loop_: LoopRef) -> Result<(), LoopRef> {
+    pub(crate) fn set_loop(&self, loop_: LoopRef) -> Result<(), LoopRef> {
         self.loop_.set(loop_)
     }
 
     /// Has `__init__` run?
-    pub fn is_initialized(&self) -> bool {
+    pub(crate) fn is_initialized(&self) -> bool {
         self.loop_.get().is_some()
     }
 
     /// The exception, if it failed, without marking it retrieved.
     #[inline]
-    pub fn failure(&self) -> Option<Obj> {
+    pub(crate) fn failure(&self) -> Option<Obj> {
         if self.state.get() == FutureState::Failed {
             self.result.get()
         } else {
@@ -294,7 +294,7 @@ impl Future {
 
     /// The result, if it finished with one.
     #[inline]
-    pub fn success(&self) -> Option<Obj> {
+    pub(crate) fn success(&self) -> Option<Obj> {
         if self.state.get() == FutureState::Finished {
             self.result.get()
         } else {
@@ -304,7 +304,7 @@ impl Future {
 
     /// Marks the exception as retrieved.
     #[inline]
-    pub fn mark_retrieved(&self) {
+    pub(crate) fn mark_retrieved(&self) {
         self.set_flag(LOG_TRACEBACK, false);
     }
 
@@ -318,7 +318,7 @@ impl Future {
 
     /// Is a task about to wait? Answers how, and takes the mark away.
     #[inline]
-    pub fn take_blocking(&self) -> Option<Blocking> {
+    pub(crate) fn take_blocking(&self) -> Option<Blocking> {
         let flags = self.flags.get();
         self.flags.set(flags & !(BLOCKING | DELIVERS));
         match (flags & BLOCKING != 0, flags & DELIVERS != 0) {
@@ -329,27 +329,27 @@ impl Future {
     }
 
     /// Is `_asyncio_future_blocking` set?
-    pub fn is_blocking(&self) -> bool {
+    pub(crate) fn is_blocking(&self) -> bool {
         self.flags.get() & BLOCKING != 0
     }
 
     /// The message of `cancel`.
-    pub fn cancel_message(&self) -> Option<Obj> {
+    pub(crate) fn cancel_message(&self) -> Option<Obj> {
         self.cancel_message.get()
     }
 
     /// Sets the message of `cancel`.
-    pub fn set_cancel_message(&self, message: Option<Obj>) {
+    pub(crate) fn set_cancel_message(&self, message: Option<Obj>) {
         drop(self.cancel_message.replace(message));
     }
 
     /// Where it was made, in debug mode.
-    pub fn source_traceback(&self) -> &Slot {
+    pub(crate) fn source_traceback(&self) -> &Slot {
         &self.source_traceback
     }
 
     /// The error to raise for a cancelled future. An error that was kept is given once.
-    pub fn make_cancelled_error(&self) -> PyRes {
+    pub(crate) fn make_cancelled_error(&self) -> PyRes {
         if self.state.get() != FutureState::Failed
             && let Some(kept) = self.detail.take()
         {
@@ -363,7 +363,7 @@ impl Future {
     }
 
     /// Keeps the error that cancelled the future, to be raised by `result()`.
-    pub fn keep_cancelled_error(&self, error: Obj) {
+    pub(crate) fn keep_cancelled_error(&self, error: Obj) {
         self.detail.set(error);
     }
 
@@ -383,7 +383,7 @@ impl Future {
 
     /// The result, or the exception raised.
     #[inline]
-    pub fn outcome(&self) -> PyRes {
+    pub(crate) fn outcome(&self) -> PyRes {
         match self.state.get() {
             FutureState::Finished => Ok(self.result.get_or_none()),
             FutureState::Failed => {
@@ -401,7 +401,7 @@ impl Future {
 
 /// How a future was marked before it was yielded to a task.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Blocking {
+pub(crate) enum Blocking {
     /// By itself: being resumed, it delivers its own outcome.
     Delivers,
     /// By Python code: an exception has to be thrown in.
@@ -441,7 +441,7 @@ impl Native for ObserverCallback {
 }
 
 /// A Python callable around an observer; it accepts any kind of future.
-pub fn observer_callable(observer: &'static Observer, owner: &Obj) -> PyRes {
+pub(crate) fn observer_callable(observer: &'static Observer, owner: &Obj) -> PyRes {
     Ref::new(ObserverCallback {
         observer: Cell::new(Some(observer)),
         owner: Slot::new(owner.clone()),
@@ -452,7 +452,7 @@ pub fn observer_callable(observer: &'static Observer, owner: &Obj) -> PyRes {
 impl Ref<Future> {
     /// A pending future of exactly this class, with its source recorded in debug mode.
     #[inline]
-    pub fn pending(loop_: LoopRef) -> PyRes<Self> {
+    pub(crate) fn pending(loop_: LoopRef) -> PyRes<Self> {
         let debug = loop_.debug()?;
         let future = Self::new(Future::payload(loop_))?;
         if debug {
@@ -465,14 +465,14 @@ impl Ref<Future> {
 
     /// Marks the future so that a task will wait for it, and gives what a machine yields.
     #[inline]
-    pub fn wait(&self) -> Sent {
+    pub(crate) fn wait(&self) -> Sent {
         self.flags.set(self.flags.get() | BLOCKING | DELIVERS);
         Sent::Yield(self.obj().clone())
     }
 
     /// The outcome, for a machine that yielded the future and was resumed.
     #[inline]
-    pub fn resumed(&self, input: Resume) -> PyRes {
+    pub(crate) fn resumed(&self, input: Resume) -> PyRes {
         match input {
             Resume::Throw(exception) => Err(Raised::restore(exception)),
             Resume::Send if self.is_done() => self.outcome(),
@@ -482,7 +482,7 @@ impl Ref<Future> {
 
     /// `set_result` of the base class: for native callers that know the future to be pending.
     #[inline]
-    pub fn finish(&self, result: Obj) -> PyRes<()> {
+    pub(crate) fn finish(&self, result: Obj) -> PyRes<()> {
         debug_assert!(!self.is_done());
         self.state.set(FutureState::Finished);
         self.result.set(result);
@@ -491,7 +491,7 @@ impl Ref<Future> {
 
     /// Sets the result unless the future is done already.
     #[inline]
-    pub fn finish_if_pending(&self, result: Obj) -> PyRes<()> {
+    pub(crate) fn finish_if_pending(&self, result: Obj) -> PyRes<()> {
         if self.is_done() {
             Ok(())
         } else {
@@ -500,7 +500,7 @@ impl Ref<Future> {
     }
 
     /// `set_exception` of the base class, with an exception instance, for callers that know the future to be pending.
-    pub fn fail(&self, exception: Obj) -> PyRes<()> {
+    pub(crate) fn fail(&self, exception: Obj) -> PyRes<()> {
         debug_assert!(!self.is_done());
         self.state.set(FutureState::Failed);
         drop(self.detail.replace(exception.traceback()));
@@ -511,7 +511,7 @@ impl Ref<Future> {
     }
 
     /// `cancel` of the base class.
-    pub fn cancel_base(&self, message: Option<Obj>) -> PyRes<bool> {
+    pub(crate) fn cancel_base(&self, message: Option<Obj>) -> PyRes<bool> {
         self.mark_retrieved();
         if self.is_done() {
             return Ok(false);
@@ -555,18 +555,18 @@ impl Ref<Future> {
 
     /// Adds a waiting task.
     #[inline]
-    pub fn add_wakeup(&self, wakeup: &'static Wakeup, task: Obj) -> PyRes<()> {
+    pub(crate) fn add_wakeup(&self, wakeup: &'static Wakeup, task: Obj) -> PyRes<()> {
         self.add(Callback::Wake(wakeup, task))
     }
 
     /// Adds native code to run when done.
     #[inline]
-    pub fn observe(&self, observer: &'static Observer, owner: Obj) -> PyRes<()> {
+    pub(crate) fn observe(&self, observer: &'static Observer, owner: Obj) -> PyRes<()> {
         self.add(Callback::Observe(observer, owner))
     }
 
     /// Takes native code out again. Answers how many entries went.
-    pub fn unobserve(&self, observer: &'static Observer, owner: &Obj) -> usize {
+    pub(crate) fn unobserve(&self, observer: &'static Observer, owner: &Obj) -> usize {
         if self.is_done() {
             return 0;
         }
@@ -615,7 +615,7 @@ impl Ref<Future> {
     }
 
     /// `add_done_callback`.
-    pub fn add_done_callback(&self, callable: &Obj, context: Option<&Obj>) -> PyRes<()> {
+    pub(crate) fn add_done_callback(&self, callable: &Obj, context: Option<&Obj>) -> PyRes<()> {
         let Some(loop_) = self.loop_.get() else {
             return Err(Raised::runtime_error("uninitialized Future object"));
         };
@@ -669,7 +669,7 @@ impl Ref<Future> {
     }
 
     /// `_callbacks`: `None`, or a list of pairs.
-    pub fn visible_callbacks(&self) -> PyRes<Option<Obj>> {
+    pub(crate) fn visible_callbacks(&self) -> PyRes<Option<Obj>> {
         self.loop_ref()?;
         if self.is_done() {
             return Ok(None);
@@ -711,7 +711,7 @@ impl Ref<Future> {
     }
 
     /// `set_exception`.
-    pub fn set_exception(&self, exception: &Obj) -> PyRes<()> {
+    pub(crate) fn set_exception(&self, exception: &Obj) -> PyRes<()> {
         self.check_pending()?;
         let mut instance = if exception.is_exception_class() {
             exception.call([])?
@@ -738,7 +738,7 @@ impl Ref<Future> {
     }
 
     /// Refuses a future that is done or not initialised.
-    pub fn check_pending(&self) -> PyRes<()> {
+    pub(crate) fn check_pending(&self) -> PyRes<()> {
         self.loop_ref()?;
         if self.is_done() {
             return Err(Raised::with(
@@ -823,7 +823,7 @@ fn run_callbacks(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
 }
 
 /// The iterator behind `await future`.
-pub struct FutureIter {
+pub(crate) struct FutureIter {
     /// The future, until it delivered.
     future: Slot<Ref<Future>>,
 }
@@ -871,7 +871,7 @@ fn drive_iter(this: &Ref<FutureIter>) -> PyRes<Sent> {
 
 /// `__await__` and `__iter__` of a future.
 #[inline]
-pub fn iterate(future: &Ref<Future>) -> PyRes {
+pub(crate) fn iterate(future: &Ref<Future>) -> PyRes {
     future.loop_ref()?;
     Ref::new(FutureIter {
         future: Slot::new(future.clone()),
@@ -880,7 +880,7 @@ pub fn iterate(future: &Ref<Future>) -> PyRes {
 }
 
 /// `isfuture(obj)`.
-pub fn is_future(object: &Obj) -> PyRes<bool> {
+pub(crate) fn is_future(object: &Obj) -> PyRes<bool> {
     if CLASS.is_instance(object) {
         return Ok(true);
     }
@@ -896,7 +896,7 @@ pub fn is_future(object: &Obj) -> PyRes<bool> {
 }
 
 /// `futures._get_loop(fut)` for any kind of future.
-pub fn loop_of(future: &Obj) -> PyRes {
+pub(crate) fn loop_of(future: &Obj) -> PyRes {
     if let Some(native) = CLASS.cast(future) {
         return Ok(native.loop_ref()?.obj().clone());
     }
@@ -907,7 +907,7 @@ pub fn loop_of(future: &Obj) -> PyRes {
 }
 
 /// Adds an observer to any kind of future; an overridden `add_done_callback` is respected.
-pub fn observe_any(future: &Obj, observer: &'static Observer, owner: &Obj) -> PyRes<()> {
+pub(crate) fn observe_any(future: &Obj, observer: &'static Observer, owner: &Obj) -> PyRes<()> {
     match exact_or_task(future) {
         Some(native) => native.observe(observer, owner.clone()),
         None => future
@@ -920,7 +920,7 @@ pub fn observe_any(future: &Obj, observer: &'static Observer, owner: &Obj) -> Py
 }
 
 /// Takes an observer out of any kind of future; an overridden `remove_done_callback` is respected.
-pub fn unobserve_any(future: &Obj, observer: &'static Observer, owner: &Obj) -> PyRes<()> {
+pub(crate) fn unobserve_any(future: &Obj, observer: &'static Observer, owner: &Obj) -> PyRes<()> {
     match exact_or_task(future) {
         Some(native) => {
             native.unobserve(observer, owner);
@@ -938,7 +938,7 @@ pub fn unobserve_any(future: &Obj, observer: &'static Observer, owner: &Obj) -> 
 /// The object as a native future, if its methods are not overridden by a subclass: exactly a future, a task or a
 /// gathering future of ours. How to cancel it differs: see `tasks::cancel_any`.
 #[inline]
-pub fn exact_or_task(object: &Obj) -> Option<&Ref<Future>> {
+pub(crate) fn exact_or_task(object: &Obj) -> Option<&Ref<Future>> {
     if let Some(future) = CLASS.exact(object) {
         return Some(future);
     }
@@ -953,7 +953,7 @@ pub fn exact_or_task(object: &Obj) -> Option<&Ref<Future>> {
 static GATHERING_CLASS: GilCell<usize> = GilCell::new(0);
 
 /// Notes the class of `gather`'s futures.
-pub fn set_gathering_class(class: &Obj) {
+pub(crate) fn set_gathering_class(class: &Obj) {
     GATHERING_CLASS.set(class.address());
 }
 
@@ -961,18 +961,18 @@ pub fn set_gathering_class(class: &Obj) {
 static TASK_CLASS: GilCell<usize> = GilCell::new(0);
 
 /// Notes the task class.
-pub fn set_task_class(class: &Obj) {
+pub(crate) fn set_task_class(class: &Obj) {
     TASK_CLASS.set(class.address());
 }
 
 /// Is the object exactly a task of ours?
 #[inline]
-pub fn is_exact_task(object: &Obj) -> bool {
+pub(crate) fn is_exact_task(object: &Obj) -> bool {
     object.class_address() == TASK_CLASS.get()
 }
 
 /// What `Future(*, loop=None)` does.
-pub fn init_future(
+pub(crate) fn init_future(
     future: &Future,
     loop_: Option<&Obj>,
     class_name: impl FnOnce() -> String,
@@ -1003,7 +1003,7 @@ pub fn init_future(
 }
 
 /// Adds the properties and methods that futures and tasks share. `T`'s methods get `self` as a future.
-pub fn common<T: Native>(builder: ClassBuilder<T>) -> ClassBuilder<T>
+pub(crate) fn common<T: Native>(builder: ClassBuilder<T>) -> ClassBuilder<T>
 where
     T: crate::ffi::Extends<Future>,
 {
@@ -1099,7 +1099,7 @@ impl crate::ffi::Extends<Future> for Future {
 }
 
 /// Makes the classes and functions.
-pub fn init(module: &Obj) -> PyRes<()> {
+pub(crate) fn init(module: &Obj) -> PyRes<()> {
     ClassBuilder::<ObserverCallback>::new(
         "aioxide",
         "done_callback",

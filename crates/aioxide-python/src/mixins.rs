@@ -4,14 +4,14 @@ use crate::events::running_loop;
 use crate::ffi::{Obj, PyRes, Raised, Slot, Visit};
 
 /// The loop of a synchronisation primitive, bound when it is first needed.
-pub struct LoopBound {
+pub(crate) struct LoopBound {
     /// The loop.
     loop_: Slot,
 }
 
 impl LoopBound {
     /// Not bound yet.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             loop_: Slot::empty(),
         }
@@ -21,7 +21,7 @@ impl LoopBound {
     ///
     /// CPython: where no loop is running and none is bound, this gives `None`.
     #[inline]
-    pub fn get(&self, owner: &Obj) -> PyRes {
+    pub(crate) fn get(&self, owner: &Obj) -> PyRes {
         let running = running_loop()?;
         if self.loop_.is_none() {
             drop(self.loop_.replace(running.clone()));
@@ -38,12 +38,12 @@ impl LoopBound {
     }
 
     /// The loop, if bound: the attribute `_loop`.
-    pub fn bound(&self) -> Option<Obj> {
+    pub(crate) fn bound(&self) -> Option<Obj> {
         self.loop_.get()
     }
 
     /// Binds another loop, or none: `_loop` is assigned or deleted.
-    pub fn bind(&self, loop_: Option<&Obj>) {
+    pub(crate) fn bind(&self, loop_: Option<&Obj>) {
         drop(
             self.loop_
                 .replace(loop_.filter(|loop_| !loop_.is_none()).cloned()),
@@ -51,12 +51,12 @@ impl LoopBound {
     }
 
     /// Shows the loop to the collector.
-    pub fn traverse(&self, visit: &mut Visit<'_>) {
+    pub(crate) fn traverse(&self, visit: &mut Visit<'_>) {
         visit.slot(&self.loop_);
     }
 
     /// Gives the loop up.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.loop_.clear();
     }
 }

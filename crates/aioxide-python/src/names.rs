@@ -7,7 +7,7 @@ macro_rules! names {
     ($($ident:ident $(= $text:literal)?),* $(,)?) => {$(
         #[doc = concat!("The name `", names!(@text $ident $($text)?), "`.")]
         #[inline]
-        pub fn $ident() -> &'static Obj {
+        pub(crate) fn $ident() -> &'static Obj {
             static NAME: Interned = Interned::new(names!(@text $ident $($text)?));
             NAME.get()
         }

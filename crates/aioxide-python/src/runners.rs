@@ -16,7 +16,7 @@ use crate::tasks::{is_coroutine, wrap_awaitable};
 use crate::{names, stdlib};
 
 /// Native names of this module.
-pub const NAMES: &[&str] = &["Runner", "run"];
+pub(crate) const NAMES: &[&str] = &["Runner", "run"];
 
 /// How long the threads of the default executor may take to end, in seconds, where asyncio does not say.
 const THREAD_JOIN_TIMEOUT: i64 = 300;
@@ -44,7 +44,7 @@ impl State {
 }
 
 /// An owner of a loop, from its making to its close.
-pub struct Runner {
+pub(crate) struct Runner {
     /// Where it is in its life.
     state: Cell<State>,
     /// Debug mode; empty for the loop's own choice.
@@ -363,7 +363,7 @@ fn run(main: &Obj, debug: Option<&Obj>, loop_factory: Option<&Obj>) -> PyRes {
 }
 
 /// Makes the class and the functions.
-pub fn init(module: &Obj) -> PyRes<()> {
+pub(crate) fn init(module: &Obj) -> PyRes<()> {
     let class = ClassBuilder::<Runner>::new(
         "asyncio.runners",
         "Runner",

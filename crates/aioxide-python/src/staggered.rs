@@ -19,7 +19,7 @@ use crate::waiter::{Waiter, create_future, exception_of, is_cancelled, is_done, 
 use crate::{names, stdlib};
 
 /// Native names of this module.
-pub const NAMES: &[&str] = &["staggered_race"];
+pub(crate) const NAMES: &[&str] = &["staggered_race"];
 
 /// Something that happens once, and that one coroutine may wait for.
 struct Flag {
@@ -580,7 +580,7 @@ fn staggered_race(args: &Args<'_>) -> PyRes<Ref<Coroutine>> {
 }
 
 /// Makes the classes and functions.
-pub fn init(module: &Obj) -> PyRes<()> {
+pub(crate) fn init(module: &Obj) -> PyRes<()> {
     ClassBuilder::<Flag>::new(
         "aioxide",
         "race_flag",

@@ -7,7 +7,7 @@ macro_rules! imported {
     ($($(#[$doc:meta])* $ident:ident = $module:literal, $path:literal;)*) => {$(
         $(#[$doc])*
         #[inline]
-        pub fn $ident() -> PyRes<&'static Obj> {
+        pub(crate) fn $ident() -> PyRes<&'static Obj> {
             static OBJECT: Imported = Imported::new($module, $path);
             OBJECT.get()
         }
@@ -176,6 +176,6 @@ imported! {
 }
 
 /// asyncio's logger, looked up where the loop's own code in CPython would find it.
-pub fn logger() -> PyRes {
+pub(crate) fn logger() -> PyRes {
     base_events_module()?.getattr(crate::names::logger())
 }

@@ -24,10 +24,10 @@ use crate::waiter::{Waiter, exception_of, is_cancelled, is_done, set_result};
 use crate::{names, stdlib};
 
 /// Native names of this module.
-pub const NAMES: &[&str] = &["TaskGroup"];
+pub(crate) const NAMES: &[&str] = &["TaskGroup"];
 
 /// A group of tasks that end together.
-pub struct TaskGroup {
+pub(crate) struct TaskGroup {
     /// Was it entered?
     entered: Cell<bool>,
     /// Has the body ended?
@@ -661,7 +661,7 @@ macro_rules! slot {
 }
 
 /// Makes the class.
-pub fn init(module: &Obj) -> PyRes<()> {
+pub(crate) fn init(module: &Obj) -> PyRes<()> {
     let builder = ClassBuilder::<TaskGroup>::new(
         "asyncio.taskgroups",
         "TaskGroup",

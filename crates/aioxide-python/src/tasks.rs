@@ -24,11 +24,11 @@ use crate::futures::{self, Blocking, Future, FutureState, Wakeup, exact_or_task,
 use crate::{names, stdlib};
 
 /// Native names of this module.
-pub const NAMES: &[&str] = &["Task", "create_task", "ensure_future"];
+pub(crate) const NAMES: &[&str] = &["Task", "create_task", "ensure_future"];
 
 /// A task.
 #[repr(C)]
-pub struct Task {
+pub(crate) struct Task {
     /// What makes it a future.
     future: Future,
     /// The coroutine; gone if the task finished in an eager start.
@@ -309,7 +309,7 @@ fn swap_current(loop_: &LoopRef, task: Option<&Obj>) -> PyRes<Option<Obj>> {
 
 /// Is the object a coroutine that a task can drive?
 #[inline]
-pub fn is_coroutine(object: &Obj) -> PyRes<bool> {
+pub(crate) fn is_coroutine(object: &Obj) -> PyRes<bool> {
     if object.is_coroutine() || Coroutine::class().is_exact(object) {
         return Ok(true);
     }
@@ -318,7 +318,7 @@ pub fn is_coroutine(object: &Obj) -> PyRes<bool> {
 
 /// What a new task is given besides its coroutine.
 #[derive(Default)]
-pub struct TaskOptions<'a> {
+pub(crate) struct TaskOptions<'a> {
     /// Its name; a number makes one otherwise.
     pub name: Option<&'a Obj>,
     /// The context of its steps; a copy of the current one otherwise.
@@ -330,7 +330,11 @@ pub struct TaskOptions<'a> {
 impl Ref<Task> {
     /// A task of exactly this class on a loop whose direct path is open.
     #[inline]
-    pub fn spawn(loop_: &Ref<EventLoop>, coro: &Obj, options: &TaskOptions<'_>) -> PyRes<Self> {
+    pub(crate) fn spawn(
+        loop_: &Ref<EventLoop>,
+        coro: &Obj,
+        options: &TaskOptions<'_>,
+    ) -> PyRes<Self> {
         let task = Self::new(Task {
             future: Future::payload(LoopRef::Native(loop_.clone())),
             ..Task::empty()
@@ -672,7 +676,7 @@ impl Ref<Task> {
     }
 
     /// `cancel(msg=None)`.
-    pub fn cancel(&self, message: Option<Obj>) -> PyRes<bool> {
+    pub(crate) fn cancel(&self, message: Option<Obj>) -> PyRes<bool> {
         self.future.mark_retrieved();
         if self.future.is_done() {
             return Ok(false);
@@ -689,7 +693,7 @@ impl Ref<Task> {
     }
 
     /// `uncancel()`.
-    pub fn uncancel(&self) -> i64 {
+    pub(crate) fn uncancel(&self) -> i64 {
         let count = self.cancels_requested.get();
         if count > 0 {
             self.cancels_requested.set(count - 1);
@@ -701,12 +705,12 @@ impl Ref<Task> {
     }
 
     /// `cancelling()`.
-    pub fn cancelling(&self) -> i64 {
+    pub(crate) fn cancelling(&self) -> i64 {
         self.cancels_requested.get()
     }
 
     /// `get_name()`.
-    pub fn name(&self) -> PyRes {
+    pub(crate) fn name(&self) -> PyRes {
         if let Some(name) = self.name.get() {
             return Ok(name);
         }
@@ -716,7 +720,7 @@ impl Ref<Task> {
     }
 
     /// `set_name(value)`.
-    pub fn set_name(&self, value: &Obj) -> PyRes<()> {
+    pub(crate) fn set_name(&self, value: &Obj) -> PyRes<()> {
         let name = if value.is_exact_str() {
             value.clone()
         } else {
@@ -728,12 +732,12 @@ impl Ref<Task> {
     }
 
     /// Nobody needs to hear of its death while it is pending.
-    pub fn forget_destruction(&self) {
+    pub(crate) fn forget_destruction(&self) {
         self.log_destroy_pending.set(false);
     }
 
     /// Is this task parked on `object`?
-    pub fn waits_for(&self, object: &Obj) -> bool {
+    pub(crate) fn waits_for(&self, object: &Obj) -> bool {
         self.fut_waiter.holds(object)
     }
 
@@ -770,7 +774,7 @@ fn different_loop(task: &Ref<Task>, awaited: &Obj) -> PyRes<String> {
 }
 
 /// `future.cancel(msg=message)` for any kind of future.
-pub fn cancel_any(future: &Obj, message: Option<Obj>) -> PyRes<bool> {
+pub(crate) fn cancel_any(future: &Obj, message: Option<Obj>) -> PyRes<bool> {
     if let Some(future) = Future::class().exact(future) {
         return future.cancel_base(message);
     }
@@ -784,7 +788,7 @@ pub fn cancel_any(future: &Obj, message: Option<Obj>) -> PyRes<bool> {
 }
 
 /// `task.cancel()` for any kind of task.
-pub fn cancel_task(task: &Obj) -> PyRes<()> {
+pub(crate) fn cancel_task(task: &Obj) -> PyRes<()> {
     match CLASS.exact(task) {
         Some(native) => native.cancel(None).map(drop),
         None => task.method(names::cancel(), []).map(drop),
@@ -792,7 +796,7 @@ pub fn cancel_task(task: &Obj) -> PyRes<()> {
 }
 
 /// `task.uncancel()` for any kind of task.
-pub fn uncancel_task(task: &Obj) -> PyRes<i64> {
+pub(crate) fn uncancel_task(task: &Obj) -> PyRes<i64> {
     match CLASS.exact(task) {
         Some(native) => Ok(native.uncancel()),
         None => task.method(names::uncancel(), [])?.as_i64(),
@@ -801,7 +805,7 @@ pub fn uncancel_task(task: &Obj) -> PyRes<i64> {
 
 /// `task.cancelling()` for any kind of task.
 #[inline]
-pub fn cancelling(task: &Obj) -> PyRes<i64> {
+pub(crate) fn cancelling(task: &Obj) -> PyRes<i64> {
     match CLASS.exact(task) {
         Some(native) => Ok(native.cancelling()),
         None => task.method(names::cancelling(), [])?.as_i64(),
@@ -906,7 +910,7 @@ fn wake_by_hand(task: &Ref<Task>, future: &Obj) -> PyRes<()> {
 }
 
 /// Makes the classes.
-pub fn init(module: &Obj) -> PyRes<()> {
+pub(crate) fn init(module: &Obj) -> PyRes<()> {
     ClassBuilder::<TaskStep>::new("_asyncio", "TaskStepMethWrapper", "Steps a task.")
         .sealed()
         .call(|this, args, kwargs| {
@@ -1036,7 +1040,7 @@ pub fn init(module: &Obj) -> PyRes<()> {
 }
 
 /// `ensure_future(coro_or_future, *, loop=None)`.
-pub fn ensure_future(object: &Obj, loop_: Option<&Obj>) -> PyRes {
+pub(crate) fn ensure_future(object: &Obj, loop_: Option<&Obj>) -> PyRes {
     // Perf: to see that a coroutine is no future takes an `AttributeError`.
     let is_plain = object.is_coroutine() || Coroutine::class().is_exact(object);
     if !is_plain && futures::is_future(object)? {
@@ -1072,7 +1076,7 @@ pub fn ensure_future(object: &Obj, loop_: Option<&Obj>) -> PyRes {
 }
 
 /// Closes a coroutine that will never run, so that it does not warn; the error stays.
-pub fn close_quietly(raised: Raised, coro: &Obj) -> Raised {
+pub(crate) fn close_quietly(raised: Raised, coro: &Obj) -> Raised {
     preserving_exception(|| match coro.getattr_opt(names::close()) {
         Ok(Some(close)) => {
             if let Err(raised) = close.call([]) {
@@ -1087,7 +1091,7 @@ pub fn close_quietly(raised: Raised, coro: &Obj) -> Raised {
 
 /// `current_task(loop)`.
 #[inline]
-pub fn current_task(loop_: &Obj) -> PyRes<Option<Obj>> {
+pub(crate) fn current_task(loop_: &Obj) -> PyRes<Option<Obj>> {
     #[cfg(Py_3_14)]
     if task_state::is_running_loop(loop_)?
         && let Some(task) = task_state::current_task()
@@ -1114,7 +1118,7 @@ fn visible_current_task(loop_: &Obj) -> PyRes<Option<Obj>> {
 
 /// `loop.create_task(coro)`: natively on the direct path without a task factory, else through the method.
 #[inline]
-pub fn create_task_on(loop_: &Obj, coro: &Obj) -> PyRes {
+pub(crate) fn create_task_on(loop_: &Obj, coro: &Obj) -> PyRes {
     if let Some(native) = EventLoop::class().cast(loop_)
         && native.is_direct()
         && native.task_factory.is_none()
@@ -1125,7 +1129,7 @@ pub fn create_task_on(loop_: &Obj, coro: &Obj) -> PyRes {
 }
 
 /// `loop.create_task(coro, **keywords)`: natively if they are only a name and a context, else through the method.
-pub fn create_task_with(loop_: &Obj, coro: &Obj, keywords: &Obj) -> PyRes {
+pub(crate) fn create_task_with(loop_: &Obj, coro: &Obj, keywords: &Obj) -> PyRes {
     if let Some(native) = EventLoop::class().cast(loop_)
         && native.is_direct()
         && native.task_factory.is_none()
@@ -1147,13 +1151,13 @@ pub fn create_task_with(loop_: &Obj, coro: &Obj, keywords: &Obj) -> PyRes {
 }
 
 /// A coroutine that awaits any awaitable, of Python's own class, as users see it in `get_coro()`.
-pub fn wrap_awaitable(awaitable: &Obj) -> PyRes {
+pub(crate) fn wrap_awaitable(awaitable: &Obj) -> PyRes {
     static WRAP: Imported = Imported::new("aioxide._awaitables", "_wrap_awaitable");
     WRAP.get()?.call([awaitable])
 }
 
 /// Makes `asyncio.all_tasks` of the standard library see native tasks (up to 3.13, where its registry is a `WeakSet`).
-pub fn link_registry() -> PyRes<()> {
+pub(crate) fn link_registry() -> PyRes<()> {
     static LINKED: GilCell<bool> = GilCell::new(cfg!(Py_3_14));
     if LINKED.get() {
         return Ok(());
@@ -1164,7 +1168,7 @@ pub fn link_registry() -> PyRes<()> {
 }
 
 /// Is the future's state one that a waiter has to look at?
-pub fn is_done_any(future: &Obj) -> PyRes<bool> {
+pub(crate) fn is_done_any(future: &Obj) -> PyRes<bool> {
     match exact_or_task(future) {
         Some(native) => Ok(native.state() != FutureState::Pending),
         None => future.method(names::done(), [])?.truth(),

@@ -13,10 +13,10 @@ use crate::waiter::Waiter;
 use crate::{names, stdlib};
 
 /// Native names of this module.
-pub const NAMES: &[&str] = &["to_thread"];
+pub(crate) const NAMES: &[&str] = &["to_thread"];
 
 /// Native names, of the asyncio module `tasks`.
-pub const TASKS_NAMES: &[&str] = &["run_coroutine_threadsafe"];
+pub(crate) const TASKS_NAMES: &[&str] = &["run_coroutine_threadsafe"];
 
 /// The body of `to_thread`.
 struct ToThread {
@@ -149,7 +149,7 @@ fn run_coroutine_threadsafe(coro: &Obj, loop_: &Obj) -> PyRes {
 }
 
 /// Makes the class and the functions.
-pub fn init(module: &Obj) -> PyRes<()> {
+pub(crate) fn init(module: &Obj) -> PyRes<()> {
     ClassBuilder::<Start>::new(
         "aioxide",
         "callback",

@@ -25,7 +25,7 @@ use crate::tasks::{cancel_task, cancelling, current_task, uncancel_task};
 use crate::{names, stdlib};
 
 /// Native names of this module.
-pub const NAMES: &[&str] = &["Timeout", "timeout", "timeout_at"];
+pub(crate) const NAMES: &[&str] = &["Timeout", "timeout", "timeout_at"];
 
 /// Where a timeout is in its life.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl State {
 }
 
 /// A time limit around a block.
-pub struct Timeout {
+pub(crate) struct Timeout {
     /// Where it is in its life.
     state: Cell<State>,
     /// The deadline as it was given: a time of `loop.time()`, or `None`.
@@ -442,7 +442,7 @@ fn deadline(delay: &Obj) -> PyRes {
 }
 
 /// Makes the class and the functions.
-pub fn init(module: &Obj) -> PyRes<()> {
+pub(crate) fn init(module: &Obj) -> PyRes<()> {
     let builder = ClassBuilder::<Timeout>::new(
         "asyncio.timeouts",
         "Timeout",

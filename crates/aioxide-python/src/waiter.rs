@@ -10,7 +10,7 @@ use crate::futures::{Future, exact_or_task};
 use crate::names;
 
 /// A future that a machine waits for.
-pub struct Waiter {
+pub(crate) struct Waiter {
     /// The future.
     future: Obj,
     /// Its iterator, if it is not one of ours.
@@ -20,7 +20,7 @@ pub struct Waiter {
 impl Waiter {
     /// A new future of the loop.
     #[inline]
-    pub fn create(loop_: &Obj) -> PyRes<Self> {
+    pub(crate) fn create(loop_: &Obj) -> PyRes<Self> {
         Ok(Self {
             future: create_future(loop_)?,
             delegate: None,
@@ -29,7 +29,7 @@ impl Waiter {
 
     /// A waiter for a future that exists already.
     #[inline]
-    pub fn on(future: Obj) -> Self {
+    pub(crate) fn on(future: Obj) -> Self {
         Self {
             future,
             delegate: None,
@@ -38,13 +38,13 @@ impl Waiter {
 
     /// The future.
     #[inline]
-    pub fn future(&self) -> &Obj {
+    pub(crate) fn future(&self) -> &Obj {
         &self.future
     }
 
     /// Begins to wait, as `await future` does. A future that is done already returns (or raises) at once.
     #[inline]
-    pub fn start(&mut self) -> PyRes<Sent> {
+    pub(crate) fn start(&mut self) -> PyRes<Sent> {
         if let Some(native) = exact_or_task(&self.future) {
             if native.is_done() {
                 return native.outcome().map(Sent::Return);
@@ -59,7 +59,7 @@ impl Waiter {
 
     /// Goes on after the machine was resumed: `Return` with the future's result, an error, or another wait.
     #[inline]
-    pub fn resume(&mut self, input: Resume) -> PyRes<Sent> {
+    pub(crate) fn resume(&mut self, input: Resume) -> PyRes<Sent> {
         match (&self.delegate, exact_or_task(&self.future)) {
             (None, Some(native)) => native.resumed(input).map(Sent::Return),
             (Some(delegate), _) => delegate.resume(input),
@@ -70,7 +70,7 @@ impl Waiter {
     }
 
     /// Shows what is held to the collector.
-    pub fn traverse(&self, visit: &mut Visit<'_>) {
+    pub(crate) fn traverse(&self, visit: &mut Visit<'_>) {
         visit.obj(&self.future);
         if let Some(delegate) = &self.delegate {
             visit.obj(delegate.awaited());
@@ -80,7 +80,7 @@ impl Waiter {
 
 /// `loop.create_future()`: natively on the direct path, else through the method.
 #[inline]
-pub fn create_future(loop_: &Obj) -> PyRes {
+pub(crate) fn create_future(loop_: &Obj) -> PyRes {
     let reference = LoopRef::new(loop_);
     if reference.direct().is_some() {
         return Ref::new(Future::payload(reference)).map(Ref::into_obj);
@@ -90,7 +90,7 @@ pub fn create_future(loop_: &Obj) -> PyRes {
 
 /// `future.done()` for any kind of future.
 #[inline]
-pub fn is_done(future: &Obj) -> PyRes<bool> {
+pub(crate) fn is_done(future: &Obj) -> PyRes<bool> {
     match exact_or_task(future) {
         Some(native) => Ok(native.is_done()),
         None => future.method(names::done(), [])?.truth(),
@@ -99,7 +99,7 @@ pub fn is_done(future: &Obj) -> PyRes<bool> {
 
 /// `future.cancelled()` for any kind of future.
 #[inline]
-pub fn is_cancelled(future: &Obj) -> PyRes<bool> {
+pub(crate) fn is_cancelled(future: &Obj) -> PyRes<bool> {
     match exact_or_task(future) {
         Some(native) => Ok(native.is_cancelled()),
         None => future.method(names::cancelled(), [])?.truth(),
@@ -107,7 +107,7 @@ pub fn is_cancelled(future: &Obj) -> PyRes<bool> {
 }
 
 /// `future.exception()` for a future that is done and not cancelled, of any kind; marks it retrieved.
-pub fn exception_of(future: &Obj) -> PyRes<Option<Obj>> {
+pub(crate) fn exception_of(future: &Obj) -> PyRes<Option<Obj>> {
     match exact_or_task(future) {
         Some(native) if native.is_done() && !native.is_cancelled() => {
             native.mark_retrieved();
@@ -122,7 +122,7 @@ pub fn exception_of(future: &Obj) -> PyRes<Option<Obj>> {
 
 /// `future.result()` for any kind of future.
 #[inline]
-pub fn result_of(future: &Obj) -> PyRes {
+pub(crate) fn result_of(future: &Obj) -> PyRes {
     match exact_or_task(future) {
         Some(native) => native.outcome(),
         None => future.method(names::result(), []),
@@ -131,7 +131,7 @@ pub fn result_of(future: &Obj) -> PyRes {
 
 /// `future.set_result(result)` for any kind of future that is pending.
 #[inline]
-pub fn set_result(future: &Obj, result: Obj) -> PyRes<()> {
+pub(crate) fn set_result(future: &Obj, result: Obj) -> PyRes<()> {
     match Future::class().exact(future) {
         Some(native) => {
             native.check_pending()?;
@@ -142,7 +142,7 @@ pub fn set_result(future: &Obj, result: Obj) -> PyRes<()> {
 }
 
 /// `future.set_exception(exception)` for any kind of future that is pending.
-pub fn set_exception(future: &Obj, exception: &Obj) -> PyRes<()> {
+pub(crate) fn set_exception(future: &Obj, exception: &Obj) -> PyRes<()> {
     match Future::class().exact(future) {
         Some(native) => native.set_exception(exception),
         None => future.method(names::set_exception(), [exception]).map(drop),

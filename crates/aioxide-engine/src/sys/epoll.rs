@@ -28,17 +28,17 @@ pub(crate) fn epoll_wait<'buffer>(
     buffer: &'buffer mut [MaybeUninit<epoll::Event>],
     timeout_ns: Option<u64>,
 ) -> io::Result<&'buffer [epoll::Event]> {
-    if let Some(timeout_ns @ 1..) = timeout_ns {
-        if !LACKS_PWAIT2.load(Ordering::Relaxed) {
-            match epoll_pwait2(epoll, buffer, timeout_ns) {
-                Ok(count) => {
-                    let events: *const epoll::Event = buffer.as_ptr().cast();
-                    // SAFETY: The kernel filled so many entries of the buffer.
-                    return Ok(unsafe { std::slice::from_raw_parts(events, count) });
-                }
-                Err(Errno::NOSYS | Errno::PERM) => LACKS_PWAIT2.store(true, Ordering::Relaxed),
-                Err(error) => return Err(error.into()),
+    if let Some(timeout_ns @ 1..) = timeout_ns
+        && !LACKS_PWAIT2.load(Ordering::Relaxed)
+    {
+        match epoll_pwait2(epoll, buffer, timeout_ns) {
+            Ok(count) => {
+                let events: *const epoll::Event = buffer.as_ptr().cast();
+                // SAFETY: The kernel filled so many entries of the buffer.
+                return Ok(unsafe { std::slice::from_raw_parts(events, count) });
             }
+            Err(Errno::NOSYS | Errno::PERM) => LACKS_PWAIT2.store(true, Ordering::Relaxed),
+            Err(error) => return Err(error.into()),
         }
     }
     let timeout = timeout_ns.map(timespec);

@@ -124,7 +124,7 @@ pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoo
     clippy::cast_precision_loss,
     reason = "a clock in nanoseconds fits a double for months of uptime"
 )]
-pub fn now() -> f64 {
+pub(crate) fn now() -> f64 {
     monotonic_ns() as f64 / 1e9
 }
 
@@ -136,7 +136,7 @@ pub fn now() -> f64 {
     clippy::cast_sign_loss,
     reason = "the cast saturates, which is meant"
 )]
-pub fn nanoseconds(seconds: f64) -> u64 {
+pub(crate) fn nanoseconds(seconds: f64) -> u64 {
     let exact = seconds * 1e9;
     let whole = exact as u64;
     // Perf: call_later + cancel. `ceil` is a call into the C library.
@@ -461,7 +461,7 @@ fn close(this: &Ref<EventLoop>) -> PyRes<()> {
 }
 
 /// What happens to a loop that nobody closed.
-pub fn finalize(this: &Ref<EventLoop>) -> PyRes<()> {
+pub(crate) fn finalize(this: &Ref<EventLoop>) -> PyRes<()> {
     let warned = warn_resource(
         this.obj(),
         &format!("unclosed event loop {}", this.obj().repr()?),

@@ -20,7 +20,7 @@ use crate::ffi::{
 use crate::futures::Future;
 use crate::stdlib;
 
-pub use lifecycle::{finalize, nanoseconds, now};
+pub(crate) use lifecycle::{finalize, nanoseconds, now};
 
 /// CPython's own methods that the class takes over as they are.
 const BORROWED: [&str; 1] = ["default_exception_handler"];
@@ -57,7 +57,7 @@ macro_rules! slot {
 }
 
 /// Makes the classes and `new_event_loop`.
-pub fn init(module: &Obj) -> PyRes<()> {
+pub(crate) fn init(module: &Obj) -> PyRes<()> {
     executor::init()?;
     signals::init()?;
     let builder = ClassBuilder::<EventLoop>::new(
@@ -188,6 +188,6 @@ fn new_future(this: &Ref<EventLoop>) -> PyRes<Ref<Future>> {
 }
 
 /// The class that holds native loops.
-pub fn native_class() -> &'static Class<EventLoop> {
+pub(crate) fn native_class() -> &'static Class<EventLoop> {
     EventLoop::class()
 }

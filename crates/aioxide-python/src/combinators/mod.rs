@@ -15,10 +15,10 @@ mod wait_for;
 use crate::ffi::{Kind, Obj, PyRes, add_to_module, finally, function};
 use crate::stdlib;
 
-pub use wait_for::WaitFor;
+pub(crate) use wait_for::WaitFor;
 
 /// Native names, of the asyncio module `tasks`.
-pub const NAMES: &[&str] = &[
+pub(crate) const NAMES: &[&str] = &[
     "ALL_COMPLETED",
     "FIRST_COMPLETED",
     "FIRST_EXCEPTION",
@@ -35,7 +35,7 @@ pub const NAMES: &[&str] = &[
 const MODULE: &str = "asyncio.tasks";
 
 /// Makes the classes and functions.
-pub fn init(module: &Obj) -> PyRes<()> {
+pub(crate) fn init(module: &Obj) -> PyRes<()> {
     timer::init()?;
     wait::init()?;
     as_completed::init()?;

@@ -31,7 +31,7 @@ pub(super) fn wait_for(args: &Args<'_>) -> PyRes<Ref<Coroutine>> {
 }
 
 /// The body of `wait_for`.
-pub struct WaitFor(State);
+pub(crate) struct WaitFor(State);
 
 /// Where it is.
 enum State {
@@ -334,7 +334,7 @@ impl Cancelling {
 
 impl WaitFor {
     /// A wait that has not begun.
-    pub fn new(awaitable: Obj, timeout: Obj) -> Self {
+    pub(crate) fn new(awaitable: Obj, timeout: Obj) -> Self {
         Self(State::Start { awaitable, timeout })
     }
 

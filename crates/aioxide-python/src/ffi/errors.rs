@@ -9,11 +9,11 @@ use super::object::{Obj, PyRes, done};
 /// The mark that an exception is set in the thread state, as NULL is in C.
 #[derive(Debug)]
 #[must_use = "an exception is set: hand it on, or say `discard`"]
-pub struct Raised(());
+pub(crate) struct Raised(());
 
 /// The builtin exceptions that asyncio raises.
 #[derive(Clone, Copy)]
-pub enum Builtin {
+pub(crate) enum Builtin {
     /// `AssertionError`.
     Assertion,
     /// `AttributeError`.
@@ -78,14 +78,14 @@ impl Builtin {
     }
 
     /// The class.
-    pub fn class(self) -> Obj {
+    pub(crate) fn class(self) -> Obj {
         // SAFETY: builtin exceptions live as long as the interpreter.
         unsafe { Obj::borrowed(self.raw()) }
     }
 
     /// Raises it with a message.
     #[cold]
-    pub fn raise(self, message: &str) -> Raised {
+    pub(crate) fn raise(self, message: &str) -> Raised {
         match Obj::str(message) {
             // SAFETY: a class and a `str`.
             Ok(text) => unsafe { ffi::PyErr_SetObject(self.raw(), text.raw()) },
@@ -96,19 +96,19 @@ impl Builtin {
 
     /// Raises it without arguments.
     #[cold]
-    pub fn raise_bare(self) -> Raised {
+    pub(crate) fn raise_bare(self) -> Raised {
         // SAFETY: a class.
         unsafe { ffi::PyErr_SetNone(self.raw()) };
         Raised::SET
     }
 
     /// An instance with one message, not raised.
-    pub fn instance(self, message: &str) -> PyRes {
+    pub(crate) fn instance(self, message: &str) -> PyRes {
         self.class().call([&Obj::str(message)?])
     }
 
     /// Is `object` an instance of this class?
-    pub fn is_class_of(self, object: &Obj) -> bool {
+    pub(crate) fn is_class_of(self, object: &Obj) -> bool {
         // SAFETY: both are live; a subtype test alone.
         object.is_exception()
             && unsafe { ffi::PyErr_GivenExceptionMatches(object.raw(), self.raw()) != 0 }
@@ -121,25 +121,25 @@ impl Raised {
 
     /// Raises `TypeError`.
     #[cold]
-    pub fn type_error(message: &str) -> Self {
+    pub(crate) fn type_error(message: &str) -> Self {
         Builtin::Type.raise(message)
     }
 
     /// Raises `ValueError`.
     #[cold]
-    pub fn value_error(message: &str) -> Self {
+    pub(crate) fn value_error(message: &str) -> Self {
         Builtin::Value.raise(message)
     }
 
     /// Raises `RuntimeError`.
     #[cold]
-    pub fn runtime_error(message: &str) -> Self {
+    pub(crate) fn runtime_error(message: &str) -> Self {
         Builtin::Runtime.raise(message)
     }
 
     /// Raises what assigning (or deleting) a `property` of Python's without a setter raises.
     #[cold]
-    pub fn no_setter(object: &Obj, name: &str, value: Option<&Obj>) -> Self {
+    pub(crate) fn no_setter(object: &Obj, name: &str, value: Option<&Obj>) -> Self {
         let class = object
             .class()
             .getattr_str("__qualname__")
@@ -155,7 +155,7 @@ impl Raised {
 
     /// Raises `class(message)`.
     #[cold]
-    pub fn with(class: &Obj, message: &str) -> Self {
+    pub(crate) fn with(class: &Obj, message: &str) -> Self {
         match Obj::str(message) {
             // SAFETY: the call checks that `class` is an exception class.
             Ok(text) => unsafe { ffi::PyErr_SetObject(class.raw(), text.raw()) },
@@ -166,14 +166,14 @@ impl Raised {
 
     /// Raises `class()`.
     #[cold]
-    pub fn bare(class: &Obj) -> Self {
+    pub(crate) fn bare(class: &Obj) -> Self {
         // SAFETY: the call checks that `class` is an exception class.
         unsafe { ffi::PyErr_SetNone(class.raw()) };
         Self::SET
     }
 
     /// Raises an exception object as it is: traceback, cause and context stay its own.
-    pub fn restore(exception: Obj) -> Self {
+    pub(crate) fn restore(exception: Obj) -> Self {
         #[cfg(Py_3_12)]
         // SAFETY: an exception instance whose reference is given away.
         unsafe {
@@ -192,7 +192,7 @@ impl Raised {
 
     /// Raises an exception object as the `raise` statement does: what is being handled becomes its context.
     #[cold]
-    pub fn raise(exception: &Obj) -> Self {
+    pub(crate) fn raise(exception: &Obj) -> Self {
         // SAFETY: class and instance of a live exception.
         unsafe { ffi::PyErr_SetObject(ffi::Py_TYPE(exception.raw()).cast(), exception.raw()) };
         Self::SET
@@ -200,13 +200,13 @@ impl Raised {
 
     /// Is an exception set?
     #[inline]
-    pub fn is_set() -> bool {
+    pub(crate) fn is_set() -> bool {
         // SAFETY: reads the thread state.
         !unsafe { ffi::PyErr_Occurred() }.is_null()
     }
 
     /// Takes the exception out of the thread state, with its traceback attached.
-    pub fn take(self) -> Obj {
+    pub(crate) fn take(self) -> Obj {
         #[cfg(Py_3_12)]
         // SAFETY: a new reference; an exception is set, says `self`.
         let raw = unsafe { ffi::PyErr_GetRaisedException() };
@@ -238,25 +238,25 @@ impl Raised {
     }
 
     /// Drops the exception.
-    pub fn discard(self) {
+    pub(crate) fn discard(self) {
         // SAFETY: clears the thread state's exception.
         unsafe { ffi::PyErr_Clear() };
     }
 
     /// Does the exception match a builtin class?
-    pub fn is(&self, class: Builtin) -> bool {
+    pub(crate) fn is(&self, class: Builtin) -> bool {
         // SAFETY: compares the set exception with a class.
         unsafe { ffi::PyErr_ExceptionMatches(class.raw()) != 0 }
     }
 
     /// Does the exception match `class`?
-    pub fn matches(&self, class: &Obj) -> bool {
+    pub(crate) fn matches(&self, class: &Obj) -> bool {
         // SAFETY: compares the set exception with a class.
         unsafe { ffi::PyErr_ExceptionMatches(class.raw()) != 0 }
     }
 
     /// Says that it was raised while another exception was being handled, as Python notes by itself.
-    pub fn during(self, handled: Obj) -> Self {
+    pub(crate) fn during(self, handled: Obj) -> Self {
         let exception = self.take();
         if !exception.is(&handled) && exception.exception_context().is_none() {
             exception.set_exception_context(Some(handled));
@@ -265,12 +265,12 @@ impl Raised {
     }
 
     /// Is it an `AttributeError`?
-    pub fn is_attribute_error(&self) -> bool {
+    pub(crate) fn is_attribute_error(&self) -> bool {
         self.is(Builtin::Attribute)
     }
 
     /// Reports it through `sys.unraisablehook`, naming `object`.
-    pub fn write_unraisable(self, object: Option<&Obj>) {
+    pub(crate) fn write_unraisable(self, object: Option<&Obj>) {
         // SAFETY: takes the set exception; a NULL object is allowed.
         unsafe { ffi::PyErr_WriteUnraisable(object.map_or(ptr::null_mut(), Obj::raw)) };
     }
@@ -278,7 +278,7 @@ impl Raised {
 
 /// Python's `finally`: runs `cleanup` however it ended; an error of the cleanup comes on top of the one before.
 #[inline]
-pub fn finally<R>(outcome: PyRes<R>, cleanup: impl FnOnce() -> PyRes<()>) -> PyRes<R> {
+pub(crate) fn finally<R>(outcome: PyRes<R>, cleanup: impl FnOnce() -> PyRes<()>) -> PyRes<R> {
     match outcome {
         Ok(value) => cleanup().map(|()| value),
         Err(raised) => {
@@ -292,7 +292,7 @@ pub fn finally<R>(outcome: PyRes<R>, cleanup: impl FnOnce() -> PyRes<()>) -> PyR
 }
 
 /// Runs `body` with no exception set and puts the one that was set back afterwards: for finalizers.
-pub fn preserving_exception(body: impl FnOnce()) {
+pub(crate) fn preserving_exception(body: impl FnOnce()) {
     let saved = Raised::is_set().then(|| Raised::SET.take());
     body();
     if let Some(exception) = saved {
@@ -301,7 +301,7 @@ pub fn preserving_exception(body: impl FnOnce()) {
 }
 
 /// Runs `body` as if in `except`: `sys.exc_info()` tells of `exception`, and what is raised has it as context.
-pub fn while_handling<R>(exception: &Obj, body: impl FnOnce() -> R) -> R {
+pub(crate) fn while_handling<R>(exception: &Obj, body: impl FnOnce() -> R) -> R {
     /// Puts back what was being handled before, a panic included.
     struct Handling(*mut ffi::PyObject);
     impl Drop for Handling {
@@ -322,7 +322,7 @@ pub fn while_handling<R>(exception: &Obj, body: impl FnOnce() -> R) -> R {
 
 impl Obj {
     /// `exception.__traceback__`.
-    pub fn traceback(&self) -> Option<Self> {
+    pub(crate) fn traceback(&self) -> Option<Self> {
         debug_assert!(self.is_exception());
         // SAFETY: a new reference or NULL.
         let raw = unsafe { ffi::PyException_GetTraceback(self.raw()) };
@@ -331,7 +331,7 @@ impl Obj {
     }
 
     /// `exception.__traceback__ = traceback`.
-    pub fn set_traceback(&self, traceback: Option<&Self>) -> PyRes<()> {
+    pub(crate) fn set_traceback(&self, traceback: Option<&Self>) -> PyRes<()> {
         // SAFETY: the call checks the type; `None` removes the traceback.
         done(unsafe {
             ffi::PyException_SetTraceback(self.raw(), traceback.map_or(ffi::Py_None(), Self::raw))
@@ -339,7 +339,7 @@ impl Obj {
     }
 
     /// `exception.__context__`.
-    pub fn exception_context(&self) -> Option<Self> {
+    pub(crate) fn exception_context(&self) -> Option<Self> {
         // SAFETY: a new reference or NULL.
         let raw = unsafe { ffi::PyException_GetContext(self.raw()) };
         // SAFETY: a new reference.
@@ -347,7 +347,7 @@ impl Obj {
     }
 
     /// `exception.__context__ = context`.
-    pub fn set_exception_context(&self, context: Option<Self>) {
+    pub(crate) fn set_exception_context(&self, context: Option<Self>) {
         // SAFETY: steals the reference to the context.
         unsafe {
             ffi::PyException_SetContext(self.raw(), context.map_or(ptr::null_mut(), Self::into_raw))
@@ -355,7 +355,7 @@ impl Obj {
     }
 
     /// `exception.__cause__ = cause`.
-    pub fn set_exception_cause(&self, cause: Option<Self>) {
+    pub(crate) fn set_exception_cause(&self, cause: Option<Self>) {
         // SAFETY: steals the reference to the cause.
         unsafe {
             ffi::PyException_SetCause(self.raw(), cause.map_or(ptr::null_mut(), Self::into_raw))
@@ -364,7 +364,7 @@ impl Obj {
 }
 
 /// Issues a warning of a builtin category at a stack level, as `warnings.warn` does.
-pub fn warn(category: Warning, message: &str, stacklevel: isize) -> PyRes<()> {
+pub(crate) fn warn(category: Warning, message: &str, stacklevel: isize) -> PyRes<()> {
     let text = std::ffi::CString::new(message)
         .map_err(|_| Raised::value_error("embedded null character"))?;
     // SAFETY: a class and a terminated text.
@@ -372,7 +372,7 @@ pub fn warn(category: Warning, message: &str, stacklevel: isize) -> PyRes<()> {
 }
 
 /// Issues a `ResourceWarning` whose `source` is `object`.
-pub fn warn_resource(object: &Obj, message: &str, stacklevel: isize) -> PyRes<()> {
+pub(crate) fn warn_resource(object: &Obj, message: &str, stacklevel: isize) -> PyRes<()> {
     let text = std::ffi::CString::new(message)
         .map_err(|_| Raised::value_error("embedded null character"))?;
     // SAFETY: an object, a format without arguments but one text.
@@ -383,7 +383,7 @@ pub fn warn_resource(object: &Obj, message: &str, stacklevel: isize) -> PyRes<()
 
 /// The warning categories that asyncio uses.
 #[derive(Clone, Copy)]
-pub enum Warning {
+pub(crate) enum Warning {
     /// `DeprecationWarning`.
     Deprecation,
     /// `RuntimeWarning`.

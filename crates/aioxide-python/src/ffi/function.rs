@@ -32,7 +32,7 @@ const MOST: usize = 20;
 
 /// What a function is in Python's eyes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A function of a module, bound as a method when it is found on a class, as `def` is.
     Function,
     /// The same, for `async def`.
@@ -68,7 +68,7 @@ struct Parameter {
 }
 
 /// A name, a place and a signature: all that is known of a function before it is called.
-pub struct FunctionSpec {
+pub(crate) struct FunctionSpec {
     /// `__name__`.
     pub(super) name: String,
     /// `__qualname__`.
@@ -107,7 +107,7 @@ unsafe impl Sync for FunctionSpec {}
 unsafe impl Send for FunctionSpec {}
 
 /// The arguments of one call.
-pub struct Args<'a> {
+pub(crate) struct Args<'a> {
     /// What was given by position for named parameters, in the signature's order.
     given: &'a [Obj],
     /// What was given by keyword, for all parameters, if any were.
@@ -134,7 +134,7 @@ struct BoundKeywords<'a> {
 impl<'a> Args<'a> {
     /// The argument for the parameter at `index` (`self` not counted), if it was given.
     #[inline]
-    pub fn get(&self, index: usize) -> Option<&'a Obj> {
+    pub(crate) fn get(&self, index: usize) -> Option<&'a Obj> {
         if let Some(given) = self.given.get(index) {
             return Some(given);
         }
@@ -147,13 +147,13 @@ impl<'a> Args<'a> {
 
     /// The argument at `index`, with `None` counted as not given.
     #[inline]
-    pub fn some(&self, index: usize) -> Option<&'a Obj> {
+    pub(crate) fn some(&self, index: usize) -> Option<&'a Obj> {
         self.get(index).filter(|value| !value.is_none())
     }
 
     /// The argument at `index`, which the signature requires.
     #[inline]
-    pub fn req(&self, index: usize) -> &'a Obj {
+    pub(crate) fn req(&self, index: usize) -> &'a Obj {
         match self.get(index) {
             Some(value) => value,
             None => unreachable!("binding refuses calls without a required argument"),
@@ -161,19 +161,19 @@ impl<'a> Args<'a> {
     }
 
     /// The argument at `index` as a truth value, `default` if it was not given.
-    pub fn truth(&self, index: usize, default: bool) -> PyRes<bool> {
+    pub(crate) fn truth(&self, index: usize, default: bool) -> PyRes<bool> {
         self.get(index).map_or(Ok(default), Obj::truth)
     }
 
     /// What `*args` got.
     #[inline]
-    pub fn rest(&self) -> &'a [Obj] {
+    pub(crate) fn rest(&self) -> &'a [Obj] {
         self.rest
     }
 
     /// What `**kwargs` got, if anything.
     #[inline]
-    pub fn keywords(&self) -> Option<&'a Obj> {
+    pub(crate) fn keywords(&self) -> Option<&'a Obj> {
         self.keywords
     }
 }
@@ -190,7 +190,7 @@ enum Keywords<'a> {
 
 impl FunctionSpec {
     /// Reads a signature, whose name may be a qualified one; the result lives for ever, as the function does.
-    pub fn leak(
+    pub(crate) fn leak(
         kind: Kind,
         module: &'static str,
         class: Option<&'static str>,
@@ -586,7 +586,7 @@ fn coroutine_function(qualname: &str) -> Option<&'static FunctionSpec> {
 }
 
 /// The code object of the `async def` function of this qualified name; `None` if there is no such function.
-pub fn function_code(qualname: &str) -> PyRes {
+pub(crate) fn function_code(qualname: &str) -> PyRes {
     match coroutine_function(qualname) {
         Some(spec) => spec.stub()?.getattr_str("__code__"),
         None => Ok(Obj::none()),
@@ -594,7 +594,7 @@ pub fn function_code(qualname: &str) -> PyRes {
 }
 
 /// A frame of that function, which stands at its first line; `None` if there is no such function.
-pub fn function_frame(qualname: &str) -> PyRes {
+pub(crate) fn function_frame(qualname: &str) -> PyRes {
     match coroutine_function(qualname) {
         Some(spec) => spec.frame(),
         None => Ok(Obj::none()),
@@ -630,7 +630,7 @@ unsafe fn vector<'a>(
 }
 
 /// An interned `str`.
-pub fn intern(text: &str) -> Obj {
+pub(crate) fn intern(text: &str) -> Obj {
     let text = std::ffi::CString::new(text).unwrap_or_default();
     // SAFETY: a terminated text; the call fails only without memory, which CPython reports as NULL.
     unsafe { Obj::owned(ffi::PyUnicode_InternFromString(text.as_ptr())) }
@@ -740,7 +740,7 @@ pub(super) unsafe fn call_generic(
 }
 
 /// A module-level function.
-pub fn function<F, R>(
+pub(crate) fn function<F, R>(
     kind: Kind,
     module: &'static str,
     signature: &'static str,
@@ -887,7 +887,7 @@ unsafe extern "C" fn function_dealloc(raw: *mut ffi::PyObject) {
 }
 
 /// Makes the classes of function objects; must come before any class or function.
-pub fn make_function_classes() -> PyRes<()> {
+pub(crate) fn make_function_classes() -> PyRes<()> {
     FUNCTION.store(make_function_class(true)?, Ordering::Relaxed);
     BUILTIN.store(make_function_class(false)?, Ordering::Relaxed);
     Ok(())
@@ -981,7 +981,7 @@ fn make_function_class(binds: bool) -> PyRes<*mut ffi::PyTypeObject> {
 }
 
 /// Adds an attribute to a module.
-pub fn add_to_module(module: &Obj, name: &str, value: &Obj) -> PyRes<()> {
+pub(crate) fn add_to_module(module: &Obj, name: &str, value: &Obj) -> PyRes<()> {
     let name = Obj::str(name)?;
     // SAFETY: live objects.
     done(unsafe { ffi::PyObject_SetAttr(module.raw(), name.raw(), value.raw()) })

@@ -10,7 +10,7 @@ use super::function::intern;
 use super::object::{Obj, PyRes};
 
 /// An interned `str`, made when first used and kept for ever.
-pub struct Interned {
+pub(crate) struct Interned {
     /// The text.
     text: &'static str,
     /// The `str`, or NULL.
@@ -19,7 +19,7 @@ pub struct Interned {
 
 impl Interned {
     /// A name that is still to be interned.
-    pub const fn new(text: &'static str) -> Self {
+    pub(crate) const fn new(text: &'static str) -> Self {
         Self {
             text,
             value: AtomicPtr::new(ptr::null_mut()),
@@ -28,7 +28,7 @@ impl Interned {
 
     /// The `str`.
     #[inline]
-    pub fn get(&'static self) -> &'static Obj {
+    pub(crate) fn get(&'static self) -> &'static Obj {
         if self.value.load(Ordering::Relaxed).is_null() {
             self.value
                 .store(intern(self.text).into_raw(), Ordering::Relaxed);
@@ -39,7 +39,7 @@ impl Interned {
 }
 
 /// An attribute of a module, imported when first used and kept for ever.
-pub struct Imported {
+pub(crate) struct Imported {
     /// The module.
     module: &'static str,
     /// The dotted path in it; empty for the module itself.
@@ -50,7 +50,7 @@ pub struct Imported {
 
 impl Imported {
     /// An object that is still to be imported.
-    pub const fn new(module: &'static str, path: &'static str) -> Self {
+    pub(crate) const fn new(module: &'static str, path: &'static str) -> Self {
         Self {
             module,
             path,
@@ -60,7 +60,7 @@ impl Imported {
 
     /// The object.
     #[inline]
-    pub fn get(&'static self) -> PyRes<&'static Obj> {
+    pub(crate) fn get(&'static self) -> PyRes<&'static Obj> {
         if self.value.load(Ordering::Relaxed).is_null() {
             self.load()?;
         }
@@ -105,21 +105,21 @@ impl Imported {
 }
 
 /// A process-wide reference that is set once, when the module is imported.
-pub struct GilSlot(AtomicPtr<ffi::PyObject>);
+pub(crate) struct GilSlot(AtomicPtr<ffi::PyObject>);
 
 impl GilSlot {
     /// An empty slot.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(AtomicPtr::new(ptr::null_mut()))
     }
 
     /// Sets it; what was there lives on.
-    pub fn set(&self, object: &Obj) {
+    pub(crate) fn set(&self, object: &Obj) {
         self.0.store(object.clone().into_raw(), Ordering::Relaxed);
     }
 
     /// The object; fails before it is set.
-    pub fn get(&self) -> PyRes {
+    pub(crate) fn get(&self) -> PyRes {
         let raw = self.0.load(Ordering::Relaxed);
         if raw.is_null() {
             return Err(Raised::runtime_error("aioxide is not initialised"));

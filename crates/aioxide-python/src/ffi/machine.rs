@@ -14,7 +14,7 @@ use super::object::{Obj, PyRes};
 const WORDS: usize = 8;
 
 /// How a coroutine is resumed.
-pub enum Resume {
+pub(crate) enum Resume {
     /// By `send`; the value is ignored by asyncio's coroutines.
     Send,
     /// By `throw`, with the exception instance to raise where the coroutine waits.
@@ -24,7 +24,7 @@ pub enum Resume {
 /// The body of a native coroutine.
 ///
 /// While `resume` runs, other Python code may run, but never this machine again: the coroutine refuses that.
-pub trait Machine: 'static {
+pub(crate) trait Machine: 'static {
     /// Runs to the next wait or to the end. The first call starts the body.
     fn resume(&mut self, input: Resume) -> PyRes<Sent>;
 
@@ -84,7 +84,7 @@ impl<M: Machine> TableOf<M> {
 }
 
 /// A machine, in place if it is small.
-pub struct MachineBox {
+pub(crate) struct MachineBox {
     /// The machine, or a pointer to it.
     room: MaybeUninit<[usize; WORDS]>,
     /// What can be done with it.
@@ -94,7 +94,7 @@ pub struct MachineBox {
 impl MachineBox {
     /// Stores a machine.
     #[inline]
-    pub fn new<M: Machine>(machine: M) -> Self {
+    pub(crate) fn new<M: Machine>(machine: M) -> Self {
         let mut room = MaybeUninit::<[usize; WORDS]>::uninit();
         if TableOf::<M>::INLINE {
             // SAFETY: it fits, as `INLINE` says.
@@ -136,20 +136,20 @@ impl MachineBox {
 
     /// Resumes the machine.
     #[inline]
-    pub fn resume(&mut self, input: Resume) -> PyRes<Sent> {
+    pub(crate) fn resume(&mut self, input: Resume) -> PyRes<Sent> {
         let place = self.place();
         // SAFETY: the machine's own table.
         unsafe { (self.table.resume)(place, input) }
     }
 
     /// Shows the machine's references to the collector.
-    pub fn traverse(&self, visit: &mut Visit<'_>) {
+    pub(crate) fn traverse(&self, visit: &mut Visit<'_>) {
         // SAFETY: the machine's own table.
         unsafe { (self.table.traverse)(self.place_const(), visit) }
     }
 
     /// What the machine awaits.
-    pub fn awaits(&self) -> Option<Obj> {
+    pub(crate) fn awaits(&self) -> Option<Obj> {
         // SAFETY: the machine's own table.
         unsafe { (self.table.awaits)(self.place_const()) }
     }

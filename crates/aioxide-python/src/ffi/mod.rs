@@ -14,46 +14,42 @@ mod object;
 mod sending;
 #[cfg(Py_3_12)]
 mod stop_iteration;
-pub mod task_state;
+pub(crate) mod task_state;
 mod thread;
 #[cfg(not(Py_3_14))]
 mod trashcan;
 
-pub use errors::{
+pub(crate) use errors::{
     Builtin, Raised, Warning, finally, preserving_exception, warn, warn_resource, while_handling,
 };
-pub use function::{
-    Args, FunctionSpec, Kind, add_to_module, function, function_code, function_frame, intern,
-    make_function_classes,
+pub(crate) use function::{Args, Kind, add_to_module, function, function_code, function_frame};
+pub(crate) use imported::{GilSlot, Imported, Interned};
+pub(crate) use machine::{Machine, MachineBox, Resume};
+pub(crate) use native::{
+    Class, ClassBuilder, Compare, Counter, Extends, GilCell, Layout, Native, Ref, Sent, Visit,
+    link_future_class,
 };
-pub use imported::{GilSlot, Imported, Interned};
-pub use machine::{Machine, MachineBox, Resume};
-pub use native::{
-    Class, ClassBuilder, Compare, Counter, Extends, GilCell, IntoObj, Layout, Native, Ref, Sent,
-    Visit, link_future_class,
+pub(crate) use object::{Obj, PyRes, Slot};
+pub(crate) use sending::{
+    awaitable_iterator, copy_current_context, in_context, send, stop_iteration, throw,
 };
-pub use object::{Obj, PyRes, Reference, Slot};
-pub use sending::{
-    awaitable_iterator, copy_current_context, in_context, send, stop_iteration,
-    stop_iteration_value, throw,
-};
-pub use thread::{check_signals, ident, without_gil};
+pub(crate) use thread::{check_signals, ident, without_gil};
 
 /// Makes the classes that all others need.
-pub fn init() -> PyRes<()> {
+pub(crate) fn init() -> PyRes<()> {
     #[cfg(Py_3_12)]
     stop_iteration::init()?;
     function::make_function_classes()
 }
 
 /// Takes a module that PyO3 made as a plain object.
-pub fn module_object(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> Obj {
+pub(crate) fn module_object(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> Obj {
     // SAFETY: a live object.
     unsafe { Obj::borrowed(module.as_ptr()) }
 }
 
 /// The exception that is set, as PyO3 hands it on.
-pub fn into_pyerr(py: pyo3::Python<'_>, raised: Raised) -> pyo3::PyErr {
+pub(crate) fn into_pyerr(py: pyo3::Python<'_>, raised: Raised) -> pyo3::PyErr {
     let exception = raised.take();
     // SAFETY: a live exception object whose reference is given away.
     let any = unsafe { pyo3::Bound::from_owned_ptr(py, exception.into_raw()) };

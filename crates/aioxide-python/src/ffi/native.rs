@@ -28,7 +28,7 @@ use super::object::{Obj, PyRes, Reference, Slot, done};
 
 /// What lies before the payload.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Layout {
+pub(crate) enum Layout {
     /// Object head, `__dict__`, weak references.
     Plain,
     /// The memory of `_asyncio.Future` or `_asyncio.Task`.
@@ -61,7 +61,7 @@ impl Layout {
 }
 
 /// The payload of a native class.
-pub trait Native: Sized + 'static {
+pub(crate) trait Native: Sized + 'static {
     /// What lies before the payload.
     const LAYOUT: Layout = Layout::Plain;
     /// How many dead objects to keep for reuse.
@@ -95,7 +95,7 @@ pub trait Native: Sized + 'static {
 }
 
 /// A class that is made once, when the module is imported.
-pub struct Class<T: Native> {
+pub(crate) struct Class<T: Native> {
     /// The type object; NULL before it is made.
     pointer: AtomicPtr<ffi::PyTypeObject>,
     /// The native base's slots, for the future layout.
@@ -125,7 +125,7 @@ unsafe impl<T: Native> Sync for Class<T> {}
 
 impl<T: Native> Class<T> {
     /// A class that is still to be made.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             pointer: AtomicPtr::new(ptr::null_mut()),
             base: AtomicPtr::new(ptr::null_mut()),
@@ -145,14 +145,14 @@ impl<T: Native> Class<T> {
 
     /// The class as an object.
     #[inline]
-    pub fn object(&self) -> Obj {
+    pub(crate) fn object(&self) -> Obj {
         // SAFETY: made at import and never freed.
         unsafe { Obj::borrowed(self.raw().cast()) }
     }
 
     /// Are the functions of the class those that it was made with, so that nobody patched one?
     #[inline]
-    pub fn is_untouched(&self) -> bool {
+    pub(crate) fn is_untouched(&self) -> bool {
         // SAFETY: a made class.
         let version = unsafe { (*self.raw()).tp_version_tag };
         version != 0 && version == self.untouched.load(Ordering::Relaxed) || self.find_untouched()
@@ -181,7 +181,7 @@ impl<T: Native> Class<T> {
     }
 
     /// Names a subclass that most instances are of; it is kept alive.
-    pub fn set_usual_subclass(&self, class: &Obj) {
+    pub(crate) fn set_usual_subclass(&self, class: &Obj) {
         debug_assert!(class.is_subtype_of(&self.object()));
         self.usual
             .store(class.clone().into_raw().cast(), Ordering::Relaxed);
@@ -189,7 +189,7 @@ impl<T: Native> Class<T> {
 
     /// Is `object` an instance of this class or of a subclass?
     #[inline]
-    pub fn is_instance(&self, object: &Obj) -> bool {
+    pub(crate) fn is_instance(&self, object: &Obj) -> bool {
         // SAFETY: reads the type of a live object.
         let class = unsafe { ffi::Py_TYPE(object.raw()) };
         ptr::eq(class, self.raw())
@@ -200,14 +200,14 @@ impl<T: Native> Class<T> {
 
     /// Is `object` an instance of exactly this class?
     #[inline]
-    pub fn is_exact(&self, object: &Obj) -> bool {
+    pub(crate) fn is_exact(&self, object: &Obj) -> bool {
         // SAFETY: reads the type of a live object.
         ptr::eq(unsafe { ffi::Py_TYPE(object.raw()) }, self.raw())
     }
 
     /// The object as this class, if it is exactly of it.
     #[inline]
-    pub fn exact<'a>(&self, object: &'a Obj) -> Option<&'a Ref<T>> {
+    pub(crate) fn exact<'a>(&self, object: &'a Obj) -> Option<&'a Ref<T>> {
         // SAFETY: the class was just compared.
         self.is_exact(object)
             .then(|| unsafe { Ref::from_obj(object) })
@@ -215,7 +215,7 @@ impl<T: Native> Class<T> {
 
     /// The object as this class, if it is an instance.
     #[inline]
-    pub fn cast<'a>(&self, object: &'a Obj) -> Option<&'a Ref<T>> {
+    pub(crate) fn cast<'a>(&self, object: &'a Obj) -> Option<&'a Ref<T>> {
         // SAFETY: the class was just compared.
         self.is_instance(object)
             .then(|| unsafe { Ref::from_obj(object) })
@@ -224,7 +224,7 @@ impl<T: Native> Class<T> {
 
 /// A counted reference to a native object; dereferences to its payload.
 #[repr(transparent)]
-pub struct Ref<T: Native>(Obj, PhantomData<T>);
+pub(crate) struct Ref<T: Native>(Obj, PhantomData<T>);
 
 impl<T: Native> Clone for Ref<T> {
     #[inline]
@@ -271,19 +271,19 @@ impl<T: Native> Ref<T> {
 
     /// The reference as a plain object.
     #[inline]
-    pub fn obj(&self) -> &Obj {
+    pub(crate) fn obj(&self) -> &Obj {
         &self.0
     }
 
     /// Gives the reference away as a plain object.
     #[inline]
-    pub fn into_obj(self) -> Obj {
+    pub(crate) fn into_obj(self) -> Obj {
         self.0
     }
 
     /// A new object of exactly `T`'s class around `payload`, from the free list if it has one.
     #[inline]
-    pub fn new(payload: T) -> PyRes<Self> {
+    pub(crate) fn new(payload: T) -> PyRes<Self> {
         let class = T::class();
         let kind = class.raw();
         if T::FREELIST > 0 {
@@ -333,18 +333,18 @@ impl<T: Native> Ref<T> {
 
     /// Is this an instance of exactly `T`'s class, so that no method is overridden?
     #[inline]
-    pub fn is_exact(&self) -> bool {
+    pub(crate) fn is_exact(&self) -> bool {
         T::class().is_exact(&self.0)
     }
 
     /// Is this exactly of `T`'s class, and no method replaced, neither on the class nor on the object?
     #[inline]
-    pub fn is_plain(&self) -> bool {
+    pub(crate) fn is_plain(&self) -> bool {
         self.dict_word().is_null() && self.is_exact() && T::class().is_untouched()
     }
 
     /// The attributes that were set on the object itself, if any ever were.
-    pub fn own_attributes(&self) -> Option<Obj> {
+    pub(crate) fn own_attributes(&self) -> Option<Obj> {
         let dict = self.dict_word();
         // SAFETY: a dict that the live object owns.
         (!dict.is_null()).then(|| unsafe { Obj::borrowed(dict) })
@@ -379,7 +379,7 @@ impl<T: Native> Ref<T> {
 }
 
 /// A payload that starts with the payload of another class, whose instances its own are too.
-pub trait Extends<Base: Native>: Native {
+pub(crate) trait Extends<Base: Native>: Native {
     /// The payload of the base: the first field.
     fn base(&self) -> &Base;
 }
@@ -387,7 +387,7 @@ pub trait Extends<Base: Native>: Native {
 impl<T: Native> Ref<T> {
     /// The object as an instance of the class that it extends.
     #[inline]
-    pub fn upcast<B: Native>(&self) -> &Ref<B>
+    pub(crate) fn upcast<B: Native>(&self) -> &Ref<B>
     where
         T: Extends<B>,
     {
@@ -426,7 +426,7 @@ pub(super) unsafe fn revive(raw: *mut ffi::PyObject) {
 }
 
 /// The garbage collector's visitor.
-pub struct Visit<'a> {
+pub(crate) struct Visit<'a> {
     /// CPython's function.
     visit: ffi::visitproc,
     /// What it wants to be called with.
@@ -440,19 +440,19 @@ pub struct Visit<'a> {
 impl Visit<'_> {
     /// Shows one object.
     #[inline]
-    pub fn obj(&mut self, object: &Obj) {
+    pub(crate) fn obj(&mut self, object: &Obj) {
         self.raw(object.raw());
     }
 
     /// Shows what a slot holds.
     #[inline]
-    pub fn slot<R: Reference>(&mut self, slot: &Slot<R>) {
+    pub(crate) fn slot<R: Reference>(&mut self, slot: &Slot<R>) {
         self.raw(slot.peek_raw());
     }
 
     /// Shows a reference to a native object.
     #[inline]
-    pub fn native<T: Native>(&mut self, reference: &Ref<T>) {
+    pub(crate) fn native<T: Native>(&mut self, reference: &Ref<T>) {
         self.raw(reference.obj().raw());
     }
 
@@ -504,7 +504,7 @@ pub(super) fn conjure<F: Copy>() -> F {
 }
 
 /// What a native method or getter may return.
-pub trait IntoObj {
+pub(crate) trait IntoObj {
     /// The Python value.
     fn into_obj(self) -> PyRes;
 }
@@ -561,7 +561,7 @@ impl<T: Native> IntoObj for Ref<T> {
 }
 
 /// What an awaitable answers when it is driven.
-pub enum Sent {
+pub(crate) enum Sent {
     /// It waits; the value goes up to the task.
     Yield(Obj),
     /// It is finished with this value.
@@ -570,7 +570,7 @@ pub enum Sent {
 
 /// The comparison asked for by `tp_richcompare`.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Compare {
+pub(crate) enum Compare {
     /// `<`
     Lt,
     /// `<=`
@@ -586,7 +586,7 @@ pub enum Compare {
 }
 
 /// Builds a class: slots first, then functions into its namespace.
-pub struct ClassBuilder<T: Native> {
+pub(crate) struct ClassBuilder<T: Native> {
     /// The class's `__module__`.
     module: &'static str,
     /// The class's name.
@@ -622,7 +622,7 @@ fn leak(text: &str) -> *const std::ffi::c_char {
 
 impl<T: Native> ClassBuilder<T> {
     /// Starts a class.
-    pub fn new(module: &'static str, name: &'static str, doc: &str) -> Self {
+    pub(crate) fn new(module: &'static str, name: &'static str, doc: &str) -> Self {
         Self {
             module,
             name,
@@ -641,13 +641,13 @@ impl<T: Native> ClassBuilder<T> {
     }
 
     /// Adds a base class.
-    pub fn base(mut self, base: Obj) -> Self {
+    pub(crate) fn base(mut self, base: Obj) -> Self {
         self.bases.push(base);
         self
     }
 
     /// Adds a native base class, whose payload this class's payload starts with.
-    pub fn extends<B: Native>(mut self) -> Self
+    pub(crate) fn extends<B: Native>(mut self) -> Self
     where
         T: Extends<B>,
     {
@@ -656,25 +656,25 @@ impl<T: Native> ClassBuilder<T> {
     }
 
     /// The base's methods phrase the errors of wrong calls (for classes that are written in C in CPython).
-    pub fn phrased_by(mut self, class: Obj) -> Self {
+    pub(crate) fn phrased_by(mut self, class: Obj) -> Self {
         self.phrasing = Some(class);
         self
     }
 
     /// The class refuses subclasses and is not made by calling it.
-    pub fn sealed(mut self) -> Self {
+    pub(crate) fn sealed(mut self) -> Self {
         self.subclassable = false;
         self
     }
 
     /// What follows is called a method of `owner`, which is a base class in asyncio.
-    pub fn inherited_from(mut self, owner: &'static str) -> Self {
+    pub(crate) fn inherited_from(mut self, owner: &'static str) -> Self {
         self.owner = owner;
         self
     }
 
     /// `__init__`, with a signature such as `"(self, value=1)"`.
-    pub fn init(
+    pub(crate) fn init(
         mut self,
         signature: &'static str,
         body: fn(&Ref<T>, &Args<'_>) -> PyRes<()>,
@@ -695,7 +695,12 @@ impl<T: Native> ClassBuilder<T> {
     }
 
     /// A method, with a signature such as `"put_nowait(self, item)"`.
-    pub fn method<F, R>(mut self, signature: &'static str, doc: &'static str, _body: F) -> Self
+    pub(crate) fn method<F, R>(
+        mut self,
+        signature: &'static str,
+        doc: &'static str,
+        _body: F,
+    ) -> Self
     where
         F: Fn(&Ref<T>, &Args<'_>) -> PyRes<R> + Copy + 'static,
         R: IntoObj,
@@ -706,7 +711,12 @@ impl<T: Native> ClassBuilder<T> {
     }
 
     /// A method that answers `inspect.iscoroutinefunction`.
-    pub fn coroutine<F, R>(mut self, signature: &'static str, doc: &'static str, _body: F) -> Self
+    pub(crate) fn coroutine<F, R>(
+        mut self,
+        signature: &'static str,
+        doc: &'static str,
+        _body: F,
+    ) -> Self
     where
         F: Fn(&Ref<T>, &Args<'_>) -> PyRes<R> + Copy + 'static,
         R: IntoObj,
@@ -740,13 +750,13 @@ impl<T: Native> ClassBuilder<T> {
     }
 
     /// A static attribute of the class.
-    pub fn attribute(mut self, name: &'static str, value: Obj) -> Self {
+    pub(crate) fn attribute(mut self, name: &'static str, value: Obj) -> Self {
         self.functions.push((name, value));
         self
     }
 
     /// A read-only property.
-    pub fn getter<F, R>(mut self, name: &str, _read: F) -> Self
+    pub(crate) fn getter<F, R>(mut self, name: &str, _read: F) -> Self
     where
         F: Fn(&Ref<T>) -> PyRes<R> + Copy + 'static,
         R: IntoObj,
@@ -762,7 +772,7 @@ impl<T: Native> ClassBuilder<T> {
     }
 
     /// A property; the setter gets `None` for `del`.
-    pub fn property<F, R, S>(mut self, name: &str, _read: F, _write: S) -> Self
+    pub(crate) fn property<F, R, S>(mut self, name: &str, _read: F, _write: S) -> Self
     where
         F: Fn(&Ref<T>) -> PyRes<R> + Copy + 'static,
         R: IntoObj,
@@ -788,7 +798,7 @@ impl<T: Native> ClassBuilder<T> {
     }
 
     /// `__repr__`.
-    pub fn repr<F>(self, _body: F) -> Self
+    pub(crate) fn repr<F>(self, _body: F) -> Self
     where
         F: Fn(&Ref<T>) -> PyRes<String> + Copy + 'static,
     {
@@ -796,7 +806,7 @@ impl<T: Native> ClassBuilder<T> {
     }
 
     /// `__hash__`.
-    pub fn hash<F>(self, _body: F) -> Self
+    pub(crate) fn hash<F>(self, _body: F) -> Self
     where
         F: Fn(&Ref<T>) -> PyRes<isize> + Copy + 'static,
     {
@@ -804,7 +814,7 @@ impl<T: Native> ClassBuilder<T> {
     }
 
     /// The rich comparisons; `None` answers `NotImplemented`.
-    pub fn compare<F>(self, _body: F) -> Self
+    pub(crate) fn compare<F>(self, _body: F) -> Self
     where
         F: Fn(&Ref<T>, &Obj, Compare) -> PyRes<Option<bool>> + Copy + 'static,
     {
@@ -812,7 +822,7 @@ impl<T: Native> ClassBuilder<T> {
     }
 
     /// `__setattr__` and `__delattr__`: `body` sees the change first and says what to store, then it is stored as usual.
-    pub fn on_setattr<F>(self, _body: F) -> Self
+    pub(crate) fn on_setattr<F>(self, _body: F) -> Self
     where
         F: Fn(&Ref<T>, &Obj, Option<&Obj>) -> PyRes<()> + Copy + 'static,
     {
@@ -820,7 +830,7 @@ impl<T: Native> ClassBuilder<T> {
     }
 
     /// `__call__` with any arguments.
-    pub fn call<F>(self, _body: F) -> Self
+    pub(crate) fn call<F>(self, _body: F) -> Self
     where
         F: Fn(&Ref<T>, &[Obj], Option<&Obj>) -> PyRes + Copy + 'static,
     {
@@ -828,7 +838,7 @@ impl<T: Native> ClassBuilder<T> {
     }
 
     /// `__iter__`.
-    pub fn iter<F>(self, _body: F) -> Self
+    pub(crate) fn iter<F>(self, _body: F) -> Self
     where
         F: Fn(&Ref<T>) -> PyRes + Copy + 'static,
     {
@@ -836,7 +846,7 @@ impl<T: Native> ClassBuilder<T> {
     }
 
     /// `__await__`.
-    pub fn awaited<F>(self, _body: F) -> Self
+    pub(crate) fn awaited<F>(self, _body: F) -> Self
     where
         F: Fn(&Ref<T>) -> PyRes + Copy + 'static,
     {
@@ -844,7 +854,7 @@ impl<T: Native> ClassBuilder<T> {
     }
 
     /// `__aiter__`.
-    pub fn aiter<F>(self, _body: F) -> Self
+    pub(crate) fn aiter<F>(self, _body: F) -> Self
     where
         F: Fn(&Ref<T>) -> PyRes + Copy + 'static,
     {
@@ -852,7 +862,7 @@ impl<T: Native> ClassBuilder<T> {
     }
 
     /// `__anext__`.
-    pub fn anext<F>(self, _body: F) -> Self
+    pub(crate) fn anext<F>(self, _body: F) -> Self
     where
         F: Fn(&Ref<T>) -> PyRes + Copy + 'static,
     {
@@ -860,7 +870,7 @@ impl<T: Native> ClassBuilder<T> {
     }
 
     /// `__next__` and `am_send` from one body, which gets the value sent.
-    pub fn driven<F>(self, _body: F) -> Self
+    pub(crate) fn driven<F>(self, _body: F) -> Self
     where
         F: Fn(&Ref<T>, &Obj) -> PyRes<Sent> + Copy + 'static,
     {
@@ -869,7 +879,7 @@ impl<T: Native> ClassBuilder<T> {
     }
 
     /// `__next__`; `None` ends the iteration.
-    pub fn next<F>(self, _body: F) -> Self
+    pub(crate) fn next<F>(self, _body: F) -> Self
     where
         F: Fn(&Ref<T>) -> PyRes<Option<Obj>> + Copy + 'static,
     {
@@ -877,7 +887,7 @@ impl<T: Native> ClassBuilder<T> {
     }
 
     /// Makes the class.
-    pub fn build(mut self) -> PyRes {
+    pub(crate) fn build(mut self) -> PyRes {
         let class = T::class();
         let mut members: Vec<ffi::PyMemberDef> = Vec::new();
         if T::LAYOUT == Layout::Plain {
@@ -1013,7 +1023,7 @@ fn strip_self(signature: &str) -> String {
 
 /// Puts the native future class into the resolution order of the native task class, whose C base it is not:
 /// `isinstance(task, Future)` holds, and Python subclasses of the task class inherit that.
-pub fn link_future_class<B: Native, T: Extends<B>>() -> PyRes<()> {
+pub(crate) fn link_future_class<B: Native, T: Extends<B>>() -> PyRes<()> {
     let (base, sub) = (B::class().object(), T::class().object());
     // The task class, `_asyncio.Task`, our future class, `_asyncio.Future`, object.
     let kind = sub.raw().cast::<ffi::PyTypeObject>();
@@ -1557,19 +1567,19 @@ unsafe fn destroy<T: Native>(raw: *mut ffi::PyObject) {
 }
 
 /// A counter that hands out names, such as the numbers of tasks.
-pub struct Counter(Cell<u64>);
+pub(crate) struct Counter(Cell<u64>);
 
 // SAFETY: used under the GIL alone.
 unsafe impl Sync for Counter {}
 
 impl Counter {
     /// A counter whose first number is `first`.
-    pub const fn starting_at(first: u64) -> Self {
+    pub(crate) const fn starting_at(first: u64) -> Self {
         Self(Cell::new(first))
     }
 
     /// The next number.
-    pub fn next(&self) -> u64 {
+    pub(crate) fn next(&self) -> u64 {
         let number = self.0.get();
         self.0.set(number + 1);
         number
@@ -1577,27 +1587,27 @@ impl Counter {
 }
 
 /// A process-wide cell that only code under the GIL touches.
-pub struct GilCell<V>(UnsafeCell<V>);
+pub(crate) struct GilCell<V>(UnsafeCell<V>);
 
 // SAFETY: used under the GIL alone, and `with` gives no way to hold on to the borrow.
 unsafe impl<V> Sync for GilCell<V> {}
 
 impl<V: Copy> GilCell<V> {
     /// A cell.
-    pub const fn new(value: V) -> Self {
+    pub(crate) const fn new(value: V) -> Self {
         Self(UnsafeCell::new(value))
     }
 
     /// The value.
     #[inline]
-    pub fn get(&self) -> V {
+    pub(crate) fn get(&self) -> V {
         // SAFETY: a copy under the GIL.
         unsafe { *self.0.get() }
     }
 
     /// Changes the value.
     #[inline]
-    pub fn set(&self, value: V) {
+    pub(crate) fn set(&self, value: V) {
         // SAFETY: a plain store under the GIL.
         unsafe { *self.0.get() = value };
     }

@@ -14,11 +14,11 @@ use pyo3::ffi;
 use super::errors::Raised;
 
 /// The result of whatever may raise.
-pub type PyRes<T = Obj> = Result<T, Raised>;
+pub(crate) type PyRes<T = Obj> = Result<T, Raised>;
 
 /// One strong reference to a Python object.
 #[repr(transparent)]
-pub struct Obj(NonNull<ffi::PyObject>);
+pub(crate) struct Obj(NonNull<ffi::PyObject>);
 
 impl Clone for Obj {
     #[inline]
@@ -102,33 +102,33 @@ impl Obj {
 
     /// The object's address, for reprs and for comparing identities later.
     #[inline]
-    pub fn address(&self) -> usize {
+    pub(crate) fn address(&self) -> usize {
         self.0.as_ptr() as usize
     }
 
     /// Python's `is`.
     #[inline]
-    pub fn is(&self, other: &Self) -> bool {
+    pub(crate) fn is(&self, other: &Self) -> bool {
         self.0 == other.0
     }
 
     /// Is this `None`?
     #[inline]
-    pub fn is_none(&self) -> bool {
+    pub(crate) fn is_none(&self) -> bool {
         // SAFETY: comparing addresses only.
         ptr::eq(self.raw(), unsafe { ffi::Py_None() })
     }
 
     /// `None`.
     #[inline]
-    pub fn none() -> Self {
+    pub(crate) fn none() -> Self {
         // SAFETY: `None` lives as long as the interpreter.
         unsafe { Self::borrowed(ffi::Py_None()) }
     }
 
     /// `True` or `False`.
     #[inline]
-    pub fn bool(value: bool) -> Self {
+    pub(crate) fn bool(value: bool) -> Self {
         let pointer = if value {
             // SAFETY: a static object.
             unsafe { ffi::Py_True() }
@@ -141,26 +141,26 @@ impl Obj {
     }
 
     /// A `str`.
-    pub fn str(text: &str) -> PyRes {
+    pub(crate) fn str(text: &str) -> PyRes {
         let len = isize::try_from(text.len()).unwrap_or(isize::MAX);
         // SAFETY: pointer and length are of a valid UTF-8 slice.
         unsafe { Self::owned(ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), len)) }
     }
 
     /// An `int`.
-    pub fn int(value: i64) -> PyRes {
+    pub(crate) fn int(value: i64) -> PyRes {
         // SAFETY: plain constructor.
         unsafe { Self::owned(ffi::PyLong_FromLongLong(value)) }
     }
 
     /// A `float`.
-    pub fn float(value: f64) -> PyRes {
+    pub(crate) fn float(value: f64) -> PyRes {
         // SAFETY: plain constructor.
         unsafe { Self::owned(ffi::PyFloat_FromDouble(value)) }
     }
 
     /// A `tuple` of the given objects.
-    pub fn tuple(items: impl IntoIterator<Item = Self>) -> PyRes {
+    pub(crate) fn tuple(items: impl IntoIterator<Item = Self>) -> PyRes {
         let items: Vec<Self> = items.into_iter().collect();
         let len = isize::try_from(items.len()).unwrap_or(isize::MAX);
         // SAFETY: plain constructor.
@@ -173,7 +173,7 @@ impl Obj {
     }
 
     /// A `list` of the given objects.
-    pub fn list(items: impl IntoIterator<Item = Self>) -> PyRes {
+    pub(crate) fn list(items: impl IntoIterator<Item = Self>) -> PyRes {
         // SAFETY: plain constructor.
         let list = unsafe { Self::owned(ffi::PyList_New(0)) }?;
         for item in items {
@@ -183,19 +183,19 @@ impl Obj {
     }
 
     /// A new `dict`.
-    pub fn dict() -> PyRes {
+    pub(crate) fn dict() -> PyRes {
         // SAFETY: plain constructor.
         unsafe { Self::owned(ffi::PyDict_New()) }
     }
 
     /// A new `set`.
-    pub fn set() -> PyRes {
+    pub(crate) fn set() -> PyRes {
         // SAFETY: plain constructor.
         unsafe { Self::owned(ffi::PySet_New(ptr::null_mut())) }
     }
 
     /// A `list` of the given objects, made at once.
-    pub fn list_of(items: Vec<Self>) -> PyRes {
+    pub(crate) fn list_of(items: Vec<Self>) -> PyRes {
         let len = isize::try_from(items.len()).unwrap_or(isize::MAX);
         // SAFETY: plain constructor.
         let list = unsafe { Self::owned(ffi::PyList_New(len)) }?;
@@ -207,71 +207,71 @@ impl Obj {
     }
 
     /// `set(iterable)`.
-    pub fn set_of(iterable: &Self) -> PyRes {
+    pub(crate) fn set_of(iterable: &Self) -> PyRes {
         // SAFETY: plain constructor from any object.
         unsafe { Self::owned(ffi::PySet_New(iterable.raw())) }
     }
 
     /// `set.discard`; was it there?
-    pub fn set_discard(&self, item: &Self) -> PyRes<bool> {
+    pub(crate) fn set_discard(&self, item: &Self) -> PyRes<bool> {
         // SAFETY: the call checks that `self` is a set.
         truth(unsafe { ffi::PySet_Discard(self.raw(), item.raw()) })
     }
 
     /// `item in self`.
-    pub fn contains(&self, item: &Self) -> PyRes<bool> {
+    pub(crate) fn contains(&self, item: &Self) -> PyRes<bool> {
         // SAFETY: any two objects may be asked.
         truth(unsafe { ffi::PySequence_Contains(self.raw(), item.raw()) })
     }
 
     /// `list.append`.
-    pub fn append(&self, item: &Self) -> PyRes<()> {
+    pub(crate) fn append(&self, item: &Self) -> PyRes<()> {
         // SAFETY: the call checks that `self` is a list.
         done(unsafe { ffi::PyList_Append(self.raw(), item.raw()) })
     }
 
     /// `set.add`.
-    pub fn set_add(&self, item: &Self) -> PyRes<()> {
+    pub(crate) fn set_add(&self, item: &Self) -> PyRes<()> {
         // SAFETY: the call checks that `self` is a set.
         done(unsafe { ffi::PySet_Add(self.raw(), item.raw()) })
     }
 
     /// `len(self)`.
-    pub fn len(&self) -> PyRes<usize> {
+    pub(crate) fn len(&self) -> PyRes<usize> {
         // SAFETY: any object may be asked.
         usize::try_from(unsafe { ffi::PyObject_Size(self.raw()) }).map_err(|_| Raised::SET)
     }
 
     /// The object's class.
     #[inline]
-    pub fn class(&self) -> Self {
+    pub(crate) fn class(&self) -> Self {
         // SAFETY: a live object has a live type.
         unsafe { Self::borrowed(ffi::Py_TYPE(self.raw()).cast()) }
     }
 
     /// Is the object's class exactly `class`?
     #[inline]
-    pub fn is_exactly(&self, class: &Self) -> bool {
+    pub(crate) fn is_exactly(&self, class: &Self) -> bool {
         // SAFETY: reading the type of a live object.
         ptr::eq(unsafe { ffi::Py_TYPE(self.raw()) }.cast(), class.raw())
     }
 
     /// The version of the object's class, which changes whenever the class or one of its bases does; 0 is none.
     #[inline]
-    pub fn class_version(&self) -> u32 {
+    pub(crate) fn class_version(&self) -> u32 {
         // SAFETY: a live object has a live type.
         unsafe { (*ffi::Py_TYPE(self.raw())).tp_version_tag }
     }
 
     /// The address of the object's class.
     #[inline]
-    pub fn class_address(&self) -> usize {
+    pub(crate) fn class_address(&self) -> usize {
         // SAFETY: reading the type of a live object.
         unsafe { ffi::Py_TYPE(self.raw()) as usize }
     }
 
     /// The name of the object's class, without its module.
-    pub fn class_name(&self) -> String {
+    pub(crate) fn class_name(&self) -> String {
         self.class()
             .getattr_str("__name__")
             .and_then(|name| name.text())
@@ -282,14 +282,14 @@ impl Obj {
     }
 
     /// `isinstance(self, class)`.
-    pub fn isinstance(&self, class: &Self) -> PyRes<bool> {
+    pub(crate) fn isinstance(&self, class: &Self) -> PyRes<bool> {
         // SAFETY: any two objects may be asked.
         truth(unsafe { ffi::PyObject_IsInstance(self.raw(), class.raw()) })
     }
 
     /// `issubclass(self, class)` by the method resolution order alone; both must be classes.
     #[inline]
-    pub fn is_subtype_of(&self, class: &Self) -> bool {
+    pub(crate) fn is_subtype_of(&self, class: &Self) -> bool {
         if !self.is_class() || !class.is_class() {
             return false;
         }
@@ -299,114 +299,114 @@ impl Obj {
 
     /// Is this a class?
     #[inline]
-    pub fn is_class(&self) -> bool {
+    pub(crate) fn is_class(&self) -> bool {
         // SAFETY: a flag test.
         unsafe { ffi::PyType_Check(self.raw()) != 0 }
     }
 
     /// Is this an instance of `BaseException`?
     #[inline]
-    pub fn is_exception(&self) -> bool {
+    pub(crate) fn is_exception(&self) -> bool {
         // SAFETY: a flag test.
         unsafe { ffi::PyExceptionInstance_Check(self.raw()) != 0 }
     }
 
     /// Is this a class derived from `BaseException`?
     #[inline]
-    pub fn is_exception_class(&self) -> bool {
+    pub(crate) fn is_exception_class(&self) -> bool {
         // SAFETY: a flag test.
         unsafe { ffi::PyExceptionClass_Check(self.raw()) != 0 }
     }
 
     /// Is this a `str`?
     #[inline]
-    pub fn is_str(&self) -> bool {
+    pub(crate) fn is_str(&self) -> bool {
         // SAFETY: a flag test.
         unsafe { ffi::PyUnicode_Check(self.raw()) != 0 }
     }
 
     /// Is this exactly a `str`?
     #[inline]
-    pub fn is_exact_str(&self) -> bool {
+    pub(crate) fn is_exact_str(&self) -> bool {
         // SAFETY: a type test.
         unsafe { ffi::PyUnicode_CheckExact(self.raw()) != 0 }
     }
 
     /// Is this an `int` (a `bool` included)?
     #[inline]
-    pub fn is_int(&self) -> bool {
+    pub(crate) fn is_int(&self) -> bool {
         // SAFETY: a flag test.
         unsafe { ffi::PyLong_Check(self.raw()) != 0 }
     }
 
     /// Is this exactly an `int`?
     #[inline]
-    pub fn is_exact_int(&self) -> bool {
+    pub(crate) fn is_exact_int(&self) -> bool {
         // SAFETY: a type test.
         unsafe { ffi::PyLong_CheckExact(self.raw()) != 0 }
     }
 
     /// Is this exactly a `float`?
     #[inline]
-    pub fn is_exact_float(&self) -> bool {
+    pub(crate) fn is_exact_float(&self) -> bool {
         // SAFETY: a type test.
         unsafe { ffi::PyFloat_CheckExact(self.raw()) != 0 }
     }
 
     /// `self + other`.
-    pub fn add(&self, other: &Self) -> PyRes {
+    pub(crate) fn add(&self, other: &Self) -> PyRes {
         // SAFETY: any two objects may be asked.
         unsafe { Self::owned(ffi::PyNumber_Add(self.raw(), other.raw())) }
     }
 
     /// Is this exactly a coroutine of an `async def`?
     #[inline]
-    pub fn is_coroutine(&self) -> bool {
+    pub(crate) fn is_coroutine(&self) -> bool {
         // SAFETY: a type test.
         unsafe { ffi::PyCoro_CheckExact(self.raw()) != 0 }
     }
 
     /// Is this exactly a generator?
     #[inline]
-    pub fn is_generator(&self) -> bool {
+    pub(crate) fn is_generator(&self) -> bool {
         // SAFETY: a type test.
         unsafe { ffi::PyGen_CheckExact(self.raw()) != 0 }
     }
 
     /// Is this a `contextvars.Context`?
     #[inline]
-    pub fn is_context(&self) -> bool {
+    pub(crate) fn is_context(&self) -> bool {
         // SAFETY: a type test.
         unsafe { ffi::PyContext_CheckExact(self.raw()) != 0 }
     }
 
     /// `callable(self)`.
     #[inline]
-    pub fn is_callable(&self) -> bool {
+    pub(crate) fn is_callable(&self) -> bool {
         // SAFETY: any object may be asked.
         unsafe { ffi::PyCallable_Check(self.raw()) != 0 }
     }
 
     /// `bool(self)`.
-    pub fn truth(&self) -> PyRes<bool> {
+    pub(crate) fn truth(&self) -> PyRes<bool> {
         // SAFETY: any object may be asked.
         truth(unsafe { ffi::PyObject_IsTrue(self.raw()) })
     }
 
     /// `self == other`, identity first as containers do.
-    pub fn equals(&self, other: &Self) -> PyRes<bool> {
+    pub(crate) fn equals(&self, other: &Self) -> PyRes<bool> {
         // SAFETY: any two objects may be asked.
         truth(unsafe { ffi::PyObject_RichCompareBool(self.raw(), other.raw(), ffi::Py_EQ) })
     }
 
     /// `self < other`.
-    pub fn less_than(&self, other: &Self) -> PyRes<bool> {
+    pub(crate) fn less_than(&self, other: &Self) -> PyRes<bool> {
         // SAFETY: any two objects may be asked.
         truth(unsafe { ffi::PyObject_RichCompareBool(self.raw(), other.raw(), ffi::Py_LT) })
     }
 
     /// `self <= other`.
-    pub fn less_or_equal(&self, other: &Self) -> PyRes<bool> {
+    pub(crate) fn less_or_equal(&self, other: &Self) -> PyRes<bool> {
         // SAFETY: any two objects may be asked.
         let answer = unsafe {
             Self::owned(ffi::PyObject_RichCompare(
@@ -419,7 +419,7 @@ impl Obj {
     }
 
     /// `self >= other`.
-    pub fn greater_or_equal(&self, other: &Self) -> PyRes<bool> {
+    pub(crate) fn greater_or_equal(&self, other: &Self) -> PyRes<bool> {
         // SAFETY: any two objects may be asked.
         let answer = unsafe {
             Self::owned(ffi::PyObject_RichCompare(
@@ -432,7 +432,7 @@ impl Obj {
     }
 
     /// `hash(self)`.
-    pub fn hash(&self) -> PyRes<isize> {
+    pub(crate) fn hash(&self) -> PyRes<isize> {
         // SAFETY: any object may be asked.
         match unsafe { ffi::PyObject_Hash(self.raw()) } {
             -1 => Err(Raised::SET),
@@ -441,19 +441,19 @@ impl Obj {
     }
 
     /// `repr(self)`.
-    pub fn repr(&self) -> PyRes<String> {
+    pub(crate) fn repr(&self) -> PyRes<String> {
         // SAFETY: any object may be asked.
         unsafe { Self::owned(ffi::PyObject_Repr(self.raw())) }?.text()
     }
 
     /// `str(self)` as an object.
-    pub fn to_str(&self) -> PyRes {
+    pub(crate) fn to_str(&self) -> PyRes {
         // SAFETY: any object may be asked.
         unsafe { Self::owned(ffi::PyObject_Str(self.raw())) }
     }
 
     /// The text of a `str`; lone surrogates are replaced.
-    pub fn text(&self) -> PyRes<String> {
+    pub(crate) fn text(&self) -> PyRes<String> {
         let mut len = 0isize;
         // SAFETY: the call checks that `self` is a `str`.
         let data = unsafe { ffi::PyUnicode_AsUTF8AndSize(self.raw(), &raw mut len) };
@@ -491,7 +491,7 @@ impl Obj {
     }
 
     /// The value as a C double, as `float(self)` would accept it (numbers only).
-    pub fn as_f64(&self) -> PyRes<f64> {
+    pub(crate) fn as_f64(&self) -> PyRes<f64> {
         if self.is_exact_float() {
             // SAFETY: a float.
             return Ok(unsafe { ffi::PyFloat_AS_DOUBLE(self.raw()) });
@@ -513,7 +513,7 @@ impl Obj {
     }
 
     /// The value as a 64-bit integer; raises `OverflowError` or `TypeError`.
-    pub fn as_i64(&self) -> PyRes<i64> {
+    pub(crate) fn as_i64(&self) -> PyRes<i64> {
         // SAFETY: any object may be asked.
         let value = unsafe { ffi::PyLong_AsLongLong(self.raw()) };
         if value == -1 && Raised::is_set() {
@@ -524,18 +524,18 @@ impl Obj {
 
     /// `getattr(self, name)`.
     #[inline]
-    pub fn getattr(&self, name: &Self) -> PyRes {
+    pub(crate) fn getattr(&self, name: &Self) -> PyRes {
         // SAFETY: `name` is a `str` or the call raises.
         unsafe { Self::owned(ffi::PyObject_GetAttr(self.raw(), name.raw())) }
     }
 
     /// `getattr(self, name)` for a name that is not worth interning.
-    pub fn getattr_str(&self, name: &str) -> PyRes {
+    pub(crate) fn getattr_str(&self, name: &str) -> PyRes {
         self.getattr(&Self::str(name)?)
     }
 
     /// `getattr(self, name, None)`, with `Option` for the default.
-    pub fn getattr_opt(&self, name: &Self) -> PyRes<Option<Self>> {
+    pub(crate) fn getattr_opt(&self, name: &Self) -> PyRes<Option<Self>> {
         match self.getattr(name) {
             Ok(value) => Ok(Some(value)),
             Err(raised) if raised.is_attribute_error() => {
@@ -547,36 +547,36 @@ impl Obj {
     }
 
     /// `setattr(self, name, value)`.
-    pub fn setattr(&self, name: &Self, value: &Self) -> PyRes<()> {
+    pub(crate) fn setattr(&self, name: &Self, value: &Self) -> PyRes<()> {
         // SAFETY: `name` is a `str` or the call raises.
         done(unsafe { ffi::PyObject_SetAttr(self.raw(), name.raw(), value.raw()) })
     }
 
     /// `setattr(self, name, value)` for a name that is not worth interning.
-    pub fn setattr_str(&self, name: &str, value: &Self) -> PyRes<()> {
+    pub(crate) fn setattr_str(&self, name: &str, value: &Self) -> PyRes<()> {
         self.setattr(&Self::str(name)?, value)
     }
 
     /// `self[key]`.
-    pub fn item(&self, key: &Self) -> PyRes {
+    pub(crate) fn item(&self, key: &Self) -> PyRes {
         // SAFETY: any object may be asked.
         unsafe { Self::owned(ffi::PyObject_GetItem(self.raw(), key.raw())) }
     }
 
     /// `self[key] = value`.
-    pub fn set_item(&self, key: &Self, value: &Self) -> PyRes<()> {
+    pub(crate) fn set_item(&self, key: &Self, value: &Self) -> PyRes<()> {
         // SAFETY: any object may be asked.
         done(unsafe { ffi::PyObject_SetItem(self.raw(), key.raw(), value.raw()) })
     }
 
     /// `del self[key]`.
-    pub fn del_item(&self, key: &Self) -> PyRes<()> {
+    pub(crate) fn del_item(&self, key: &Self) -> PyRes<()> {
         // SAFETY: any object may be asked.
         done(unsafe { ffi::PyObject_DelItem(self.raw(), key.raw()) })
     }
 
     /// `dict.get(key)`; `self` must be a dict.
-    pub fn dict_get(&self, key: &Self) -> PyRes<Option<Self>> {
+    pub(crate) fn dict_get(&self, key: &Self) -> PyRes<Option<Self>> {
         // SAFETY: the call checks for a dict and returns a borrowed reference.
         let value = unsafe { ffi::PyDict_GetItemWithError(self.raw(), key.raw()) };
         if value.is_null() {
@@ -591,13 +591,13 @@ impl Obj {
     }
 
     /// `iter(self)`.
-    pub fn iter(&self) -> PyRes {
+    pub(crate) fn iter(&self) -> PyRes {
         // SAFETY: any object may be asked.
         unsafe { Self::owned(ffi::PyObject_GetIter(self.raw())) }
     }
 
     /// `next(self)`; `None` at the end.
-    pub fn next(&self) -> PyRes<Option<Self>> {
+    pub(crate) fn next(&self) -> PyRes<Option<Self>> {
         // SAFETY: `self` came from `iter`.
         let item = unsafe { ffi::PyIter_Next(self.raw()) };
         if item.is_null() {
@@ -612,7 +612,7 @@ impl Obj {
     }
 
     /// All items of an iterable.
-    pub fn items(&self) -> PyRes<Vec<Self>> {
+    pub(crate) fn items(&self) -> PyRes<Vec<Self>> {
         let iterator = self.iter()?;
         let mut items = Vec::new();
         while let Some(item) = iterator.next()? {
@@ -623,7 +623,7 @@ impl Obj {
 
     /// The items of a `tuple`; none for any other object.
     #[inline]
-    pub fn tuple_items(&self) -> &[Self] {
+    pub(crate) fn tuple_items(&self) -> &[Self] {
         // SAFETY: a type test.
         if unsafe { ffi::PyTuple_Check(self.raw()) } == 0 {
             return &[];
@@ -640,7 +640,7 @@ impl Obj {
     ///
     /// The callee may use the slot before the first argument (`PY_VECTORCALL_ARGUMENTS_OFFSET`).
     #[inline]
-    pub fn call<const N: usize>(&self, args: [&Self; N]) -> PyRes {
+    pub(crate) fn call<const N: usize>(&self, args: [&Self; N]) -> PyRes {
         const { assert!(N < 8, "use `call_args` for long lists") };
         let mut stack = [ptr::null_mut::<ffi::PyObject>(); 8];
         for (slot, arg) in stack[1..].iter_mut().zip(args) {
@@ -658,7 +658,7 @@ impl Obj {
     }
 
     /// `self(*args)`.
-    pub fn call_args(&self, args: &[Self]) -> PyRes {
+    pub(crate) fn call_args(&self, args: &[Self]) -> PyRes {
         // SAFETY: `Obj` is transparent over the pointer, so the slice is an argument vector.
         unsafe {
             Self::owned(ffi::PyObject_Vectorcall(
@@ -671,7 +671,7 @@ impl Obj {
     }
 
     /// `self(*args, **kwargs)`; the values of the keywords follow the positional arguments.
-    pub fn call_kw(&self, args: &[&Self], kwargs: &[(&Self, &Self)]) -> PyRes {
+    pub(crate) fn call_kw(&self, args: &[&Self], kwargs: &[(&Self, &Self)]) -> PyRes {
         let names = Self::tuple(kwargs.iter().map(|(name, _)| (*name).clone()))?;
         let all: Vec<*mut ffi::PyObject> = args
             .iter()
@@ -695,7 +695,7 @@ impl Obj {
     }
 
     /// `self(*args, **kwargs)` with a tuple and a dict.
-    pub fn call_dict(&self, args: &Self, kwargs: Option<&Self>) -> PyRes {
+    pub(crate) fn call_dict(&self, args: &Self, kwargs: Option<&Self>) -> PyRes {
         let kwargs = kwargs.map_or(ptr::null_mut(), Self::raw);
         // SAFETY: the call checks nothing, but both come from `tuple` and `dict`.
         unsafe { Self::owned(ffi::PyObject_Call(self.raw(), args.raw(), kwargs)) }
@@ -703,7 +703,7 @@ impl Obj {
 
     /// `self.name(*args)` without making a bound method.
     #[inline]
-    pub fn method<const N: usize>(&self, name: &Self, args: [&Self; N]) -> PyRes {
+    pub(crate) fn method<const N: usize>(&self, name: &Self, args: [&Self; N]) -> PyRes {
         const { assert!(N < 7, "use `getattr` and `call_args` for long lists") };
         let mut stack = [ptr::null_mut::<ffi::PyObject>(); 8];
         stack[1] = self.raw();
@@ -722,19 +722,24 @@ impl Obj {
     }
 
     /// `self.name(*args, **kwargs)`.
-    pub fn method_kw(&self, name: &Self, args: &[&Self], kwargs: &[(&Self, &Self)]) -> PyRes {
+    pub(crate) fn method_kw(
+        &self,
+        name: &Self,
+        args: &[&Self],
+        kwargs: &[(&Self, &Self)],
+    ) -> PyRes {
         self.getattr(name)?.call_kw(args, kwargs)
     }
 
     /// `import module`.
-    pub fn import(module: &str) -> PyRes {
+    pub(crate) fn import(module: &str) -> PyRes {
         let name = Self::str(module)?;
         // SAFETY: a `str`.
         unsafe { Self::owned(ffi::PyImport_Import(name.raw())) }
     }
 
     /// The number of references to the object.
-    pub fn refcount(&self) -> isize {
+    pub(crate) fn refcount(&self) -> isize {
         // SAFETY: a live object.
         unsafe { ffi::Py_REFCNT(self.raw()) }
     }
@@ -758,7 +763,7 @@ pub(super) fn truth(value: i32) -> PyRes<bool> {
 ///
 /// # Safety
 /// Cloning an implementor must do no more than count: no code that could reach the slot may run.
-pub unsafe trait Reference: Clone {
+pub(crate) unsafe trait Reference: Clone {
     /// The reference as a plain object.
     fn as_obj(&self) -> &Obj;
 }
@@ -774,74 +779,74 @@ unsafe impl Reference for Obj {
 /// A field that holds a reference or nothing.
 ///
 /// What it held is given up only after the new value stands, because giving up may run any code.
-pub struct Slot<R: Reference = Obj>(UnsafeCell<Option<R>>);
+pub(crate) struct Slot<R: Reference = Obj>(UnsafeCell<Option<R>>);
 
 impl<R: Reference> Slot<R> {
     /// An empty slot.
-    pub const fn empty() -> Self {
+    pub(crate) const fn empty() -> Self {
         Self(UnsafeCell::new(None))
     }
 
     /// A slot that holds `value`.
-    pub const fn new(value: R) -> Self {
+    pub(crate) const fn new(value: R) -> Self {
         Self(UnsafeCell::new(Some(value)))
     }
 
     /// A new reference to what is held.
     #[inline]
-    pub fn get(&self) -> Option<R> {
+    pub(crate) fn get(&self) -> Option<R> {
         // SAFETY: the shared borrow lasts for a clone, which only counts.
         unsafe { (*self.0.get()).clone() }
     }
 
     /// Takes the reference out.
     #[inline]
-    pub fn take(&self) -> Option<R> {
+    pub(crate) fn take(&self) -> Option<R> {
         // SAFETY: the exclusive borrow lasts for one move.
         unsafe { (*self.0.get()).take() }
     }
 
     /// Puts a value in and hands the old one out.
     #[inline]
-    pub fn replace(&self, value: Option<R>) -> Option<R> {
+    pub(crate) fn replace(&self, value: Option<R>) -> Option<R> {
         // SAFETY: the exclusive borrow lasts for one move.
         mem::replace(unsafe { &mut *self.0.get() }, value)
     }
 
     /// Puts a value in; the old one is given up afterwards.
     #[inline]
-    pub fn set(&self, value: R) {
+    pub(crate) fn set(&self, value: R) {
         drop(self.replace(Some(value)));
     }
 
     /// Empties the slot.
     #[inline]
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         drop(self.take());
     }
 
     /// Is something held?
     #[inline]
-    pub fn is_some(&self) -> bool {
+    pub(crate) fn is_some(&self) -> bool {
         // SAFETY: the borrow lasts for a test.
         unsafe { (*self.0.get()).is_some() }
     }
 
     /// Is nothing held?
     #[inline]
-    pub fn is_none(&self) -> bool {
+    pub(crate) fn is_none(&self) -> bool {
         !self.is_some()
     }
 
     /// Is exactly this object held?
     #[inline]
-    pub fn holds(&self, object: &Obj) -> bool {
+    pub(crate) fn holds(&self, object: &Obj) -> bool {
         // SAFETY: the borrow lasts for a comparison of addresses.
         unsafe { (*self.0.get()).as_ref() }.is_some_and(|held| held.as_obj().is(object))
     }
 
     /// What is held as a Python value, `None` if nothing.
-    pub fn get_or_none(&self) -> Obj {
+    pub(crate) fn get_or_none(&self) -> Obj {
         self.get()
             .map_or_else(Obj::none, |value| value.as_obj().clone())
     }

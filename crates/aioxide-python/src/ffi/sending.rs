@@ -16,7 +16,7 @@ unsafe extern "C" {
 }
 
 /// Raises `StopIteration(value)`, so that `value` arrives as it is; `None` is left out, as generators do.
-pub fn stop_iteration(value: &Obj) -> Raised {
+pub(crate) fn stop_iteration(value: &Obj) -> Raised {
     if value.is_none() {
         return Builtin::StopIteration.raise_bare();
     }
@@ -26,7 +26,7 @@ pub fn stop_iteration(value: &Obj) -> Raised {
 }
 
 /// The value of the `StopIteration` that is set; any other exception stays.
-pub fn stop_iteration_value(raised: Raised) -> PyRes {
+pub(crate) fn stop_iteration_value(raised: Raised) -> PyRes {
     let mut value = ptr::null_mut();
     // SAFETY: a place for the result.
     if unsafe { _PyGen_FetchStopIterationValue(&raw mut value) } < 0 {
@@ -38,7 +38,7 @@ pub fn stop_iteration_value(raised: Raised) -> PyRes {
 
 /// Drives an iterator or coroutine with a value.
 #[inline]
-pub fn send(target: &Obj, value: &Obj) -> PyRes<Sent> {
+pub(crate) fn send(target: &Obj, value: &Obj) -> PyRes<Sent> {
     let mut result = ptr::null_mut();
     // SAFETY: live objects, a place for the result.
     match unsafe { ffi::PyIter_Send(target.raw(), value.raw(), &raw mut result) } {
@@ -51,7 +51,7 @@ pub fn send(target: &Obj, value: &Obj) -> PyRes<Sent> {
 }
 
 /// Throws an exception instance into an iterator or coroutine; one without `throw` raises it at once.
-pub fn throw(target: &Obj, exception: &Obj) -> PyRes<Sent> {
+pub(crate) fn throw(target: &Obj, exception: &Obj) -> PyRes<Sent> {
     let thrown = match target.getattr_opt(crate::names::throw())? {
         Some(method) => method.call([exception]),
         None => Err(Raised::raise(exception)),
@@ -66,7 +66,7 @@ pub fn throw(target: &Obj, exception: &Obj) -> PyRes<Sent> {
 }
 
 /// The iterator behind an awaitable, as the `await` expression gets it.
-pub fn awaitable_iterator(object: &Obj) -> PyRes {
+pub(crate) fn awaitable_iterator(object: &Obj) -> PyRes {
     if object.is_coroutine() {
         return Ok(object.clone());
     }
@@ -114,14 +114,14 @@ pub fn awaitable_iterator(object: &Obj) -> PyRes {
 
 /// A copy of the current context.
 #[inline]
-pub fn copy_current_context() -> PyRes {
+pub(crate) fn copy_current_context() -> PyRes {
     // SAFETY: plain constructor.
     unsafe { Obj::owned(ffi::PyContext_CopyCurrent()) }
 }
 
 /// Runs `body` inside `context`; leaves it on every path. Fails if the context is already entered.
 #[inline]
-pub fn in_context<R>(context: &Obj, body: impl FnOnce() -> PyRes<R>) -> PyRes<R> {
+pub(crate) fn in_context<R>(context: &Obj, body: impl FnOnce() -> PyRes<R>) -> PyRes<R> {
     /// Leaves the context when the body is over, a panic included.
     struct Entered<'a>(&'a Obj);
     impl Drop for Entered<'_> {

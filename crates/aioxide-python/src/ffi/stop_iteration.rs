@@ -32,7 +32,7 @@ unsafe impl Sync for Free {}
 static FREE: Free = Free(UnsafeCell::new(Vec::new()));
 
 /// Makes the subclass.
-pub fn init() -> PyRes<()> {
+pub(super) fn init() -> PyRes<()> {
     let mut slots = [
         ffi::PyType_Slot {
             slot: ffi::Py_tp_dealloc,

@@ -19,12 +19,12 @@ mod fields;
 #[cfg_attr(not(Py_3_14), path = "task_state/in_table.rs")]
 mod imp;
 
-pub use imp::{
+pub(crate) use imp::{
     Registration, add_awaited_by, awaited_by, discard_awaited_by, init, is_running_loop,
     publish_name, publish_task, register, registered, retract_task, running_loop, unregister,
 };
 #[cfg(Py_3_14)]
-pub use imp::{current_task, swap_current_task};
+pub(crate) use imp::{current_task, swap_current_task};
 
 use std::mem;
 use std::ptr;

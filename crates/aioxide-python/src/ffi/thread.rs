@@ -5,7 +5,7 @@ use pyo3::ffi;
 use super::object::{PyRes, done};
 
 /// Runs `body` with the GIL released; it must touch no Python object.
-pub fn without_gil<R: Send>(body: impl FnOnce() -> R + Send) -> R {
+pub(crate) fn without_gil<R: Send>(body: impl FnOnce() -> R + Send) -> R {
     /// Takes the GIL back when the body is over, a panic included.
     struct Released(*mut ffi::PyThreadState);
     impl Drop for Released {
@@ -21,13 +21,13 @@ pub fn without_gil<R: Send>(body: impl FnOnce() -> R + Send) -> R {
 
 /// Runs Python's signal handlers if signals came in (main thread only).
 #[inline]
-pub fn check_signals() -> PyRes<()> {
+pub(crate) fn check_signals() -> PyRes<()> {
     // SAFETY: the caller holds the GIL.
     done(unsafe { ffi::PyErr_CheckSignals() })
 }
 
 /// The identity of this thread, as `threading.get_ident` gives it.
-pub fn ident() -> u64 {
+pub(crate) fn ident() -> u64 {
     // SAFETY: no preconditions. The width of the C type differs between platforms.
     #[expect(
         clippy::useless_conversion,

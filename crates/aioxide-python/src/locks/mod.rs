@@ -23,7 +23,7 @@ use crate::{names, stdlib};
 use waiters::Waiters;
 
 /// Native names of this module.
-pub const NAMES: &[&str] = &[
+pub(crate) const NAMES: &[&str] = &[
     "Barrier",
     "BoundedSemaphore",
     "Condition",
@@ -243,7 +243,7 @@ impl<T: Guard> Machine for Exit<T> {
 }
 
 /// Makes the classes.
-pub fn init(module: &Obj) -> PyRes<()> {
+pub(crate) fn init(module: &Obj) -> PyRes<()> {
     lock::init(module)?;
     event::init(module)?;
     condition::init(module)?;

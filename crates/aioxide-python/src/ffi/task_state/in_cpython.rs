@@ -32,7 +32,7 @@ static TASK: Imported = Imported::new("_asyncio", "Task");
 static NAMELESS: Interned = Interned::new("?");
 
 /// Measures where CPython keeps what. Called once at import, after the classes are made.
-pub fn init() -> PyRes<()> {
+pub(crate) fn init() -> PyRes<()> {
     FIELDS.set(fields::measure()?);
     Ok(())
 }
@@ -97,16 +97,16 @@ impl Node {
 }
 
 /// Where a task stands in the registry: a plain field of the task's payload.
-pub struct Registration(Cell<*mut Node>);
+pub(crate) struct Registration(Cell<*mut Node>);
 
 impl Registration {
     /// Of a task that is not registered.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(Cell::new(ptr::null_mut()))
     }
 
     /// Is the task registered?
-    pub fn is_registered(&self) -> bool {
+    pub(crate) fn is_registered(&self) -> bool {
         let node = self.0.get();
         // SAFETY: the node of the task whose payload we are in.
         !node.is_null() && !unsafe { (*node).next }.is_null()
@@ -146,7 +146,7 @@ unsafe fn thread_field<V>(at: u16) -> *mut V {
 
 /// Adds a task to the registry of this thread. Does nothing if it is registered already.
 #[inline]
-pub fn register<T: Native>(task: &Ref<T>, at: &Registration) {
+pub(crate) fn register<T: Native>(task: &Ref<T>, at: &Registration) {
     assert_in_payload(task, at);
     let fields = fields();
     // SAFETY: the future layout has a node at this offset.
@@ -165,7 +165,7 @@ pub fn register<T: Native>(task: &Ref<T>, at: &Registration) {
 ///
 /// Works in any thread and for a task without references, which it neither adds nor takes.
 #[inline]
-pub fn unregister<T: Native>(task: &Ref<T>, at: &Registration) {
+pub(crate) fn unregister<T: Native>(task: &Ref<T>, at: &Registration) {
     assert_in_payload(task, at);
     at.0.set(ptr::null_mut());
     // SAFETY: the future layout has a node at this offset.
@@ -173,20 +173,20 @@ pub fn unregister<T: Native>(task: &Ref<T>, at: &Registration) {
 }
 
 /// The tasks that only we know of: none, `asyncio.all_tasks()` sees them all.
-pub fn registered() -> Vec<Obj> {
+pub(crate) fn registered() -> Vec<Obj> {
     Vec::new()
 }
 
 /// Makes `task` the current task of this thread and returns the one before.
 #[inline]
-pub fn swap_current_task(task: Option<Obj>) -> Option<Obj> {
+pub(crate) fn swap_current_task(task: Option<Obj>) -> Option<Obj> {
     // SAFETY: the field is a strong reference or NULL, which is what an `Option<Obj>` is. It is this thread's own.
     unsafe { thread_field::<Option<Obj>>(fields().running_task).replace(task) }
 }
 
 /// The current task of this thread.
 #[inline]
-pub fn current_task() -> Option<Obj> {
+pub(crate) fn current_task() -> Option<Obj> {
     // SAFETY: as in `swap_current_task`; cloning only counts.
     unsafe { (*thread_field::<Option<Obj>>(fields().running_task)).clone() }
 }
@@ -194,7 +194,7 @@ pub fn current_task() -> Option<Obj> {
 /// The loop that runs in this thread.
 #[inline]
 #[expect(clippy::unnecessary_wraps, reason = "older versions may raise")]
-pub fn running_loop() -> PyRes<Option<Obj>> {
+pub(crate) fn running_loop() -> PyRes<Option<Obj>> {
     // SAFETY: the field is a strong reference or NULL, which is what an `Option<Obj>` is; cloning only counts.
     Ok(unsafe { (*thread_field::<Option<Obj>>(fields().running_loop)).clone() })
 }
@@ -202,7 +202,7 @@ pub fn running_loop() -> PyRes<Option<Obj>> {
 /// Is `loop_` the one that runs in this thread?
 #[inline]
 #[expect(clippy::unnecessary_wraps, reason = "older versions may raise")]
-pub fn is_running_loop(loop_: &Obj) -> PyRes<bool> {
+pub(crate) fn is_running_loop(loop_: &Obj) -> PyRes<bool> {
     // SAFETY: the field is a pointer; only its address is looked at.
     let running = unsafe { thread_field::<*mut ffi::PyObject>(fields().running_loop).read() };
     Ok(ptr::eq(running, loop_.raw()))
@@ -213,7 +213,7 @@ pub fn is_running_loop(loop_: &Obj) -> PyRes<bool> {
 /// A name that nobody has asked for may be given as its number, as CPython itself does; without one, what was there
 /// stays. This comes before [`register`]: a registered task without a name makes `ps` fail for the whole process.
 #[inline]
-pub fn publish_task<T: Native>(task: &Ref<T>, coro: &Obj, name: Option<&Obj>) {
+pub(crate) fn publish_task<T: Native>(task: &Ref<T>, coro: &Obj, name: Option<&Obj>) {
     let fields = fields();
     // Readers take the object for a coroutine without looking at its class, so other awaitables are not shown.
     let readable = coro.is_coroutine() || coro.is_generator();
@@ -229,7 +229,7 @@ pub fn publish_task<T: Native>(task: &Ref<T>, coro: &Obj, name: Option<&Obj>) {
 
 /// Shows a task's name, a `str` or the number of a name that nobody has asked for.
 #[inline]
-pub fn publish_name<T: Native>(task: &Ref<T>, name: &Obj) {
+pub(crate) fn publish_name<T: Native>(task: &Ref<T>, name: &Obj) {
     set_field(task, fields().name, Some(name.clone()));
 }
 
@@ -237,7 +237,7 @@ pub fn publish_name<T: Native>(task: &Ref<T>, name: &Obj) {
 ///
 /// Differs: CPython keeps the coroutine of a task that did not finish at once.
 #[inline]
-pub fn retract_task<T: Native>(task: &Ref<T>) {
+pub(crate) fn retract_task<T: Native>(task: &Ref<T>) {
     set_field(task, fields().coro, None);
 }
 
@@ -331,7 +331,7 @@ impl Edges {
 
 /// Records that `waiter` waits for `future`. Does nothing unless both are futures of `_asyncio`, derived or not.
 #[inline]
-pub fn add_awaited_by(future: &Obj, waiter: &Obj) -> PyRes<()> {
+pub(crate) fn add_awaited_by(future: &Obj, waiter: &Obj) -> PyRes<()> {
     if !has_edges(future)? || !has_edges(waiter)? {
         return Ok(());
     }
@@ -362,7 +362,7 @@ fn add_another(edges: &Edges, waiter: &Obj) -> PyRes<()> {
 
 /// Forgets that `waiter` waits for `future`, if that was known.
 #[inline]
-pub fn discard_awaited_by(future: &Obj, waiter: &Obj) -> PyRes<()> {
+pub(crate) fn discard_awaited_by(future: &Obj, waiter: &Obj) -> PyRes<()> {
     if !has_edges(future)? || !has_edges(waiter)? {
         return Ok(());
     }
@@ -380,7 +380,7 @@ pub fn discard_awaited_by(future: &Obj, waiter: &Obj) -> PyRes<()> {
 }
 
 /// `future._asyncio_awaited_by`: a frozenset of the waiters, or nothing.
-pub fn awaited_by(future: &Obj) -> PyRes<Option<Obj>> {
+pub(crate) fn awaited_by(future: &Obj) -> PyRes<Option<Obj>> {
     if !has_edges(future)? {
         return Ok(None);
     }
