@@ -162,6 +162,12 @@ impl<J: Job> Scheduler<J> {
         self.remove(fd, Direction::Write)
     }
 
+    /// Hands a job over like one of another thread and wakes the loop; gives it back if the loop is gone.
+    #[inline]
+    pub fn push_remote(&self, job: J) -> Result<(), J> {
+        self.remote.push(job)
+    }
+
     /// The entrance for other threads.
     pub fn remote(&self) -> Arc<Remote<J>> {
         Arc::clone(&self.remote)

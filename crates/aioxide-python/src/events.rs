@@ -295,7 +295,7 @@ impl Ref<EventLoop> {
     /// Hands a job over from any thread and wakes the loop.
     #[inline]
     pub(crate) fn push_threadsafe(&self, body: JobBody, object: Obj) -> PyRes<()> {
-        match self.scheduler()?.remote().push(Job { body, object }) {
+        match self.scheduler()?.push_remote(Job { body, object }) {
             Ok(()) => Ok(()),
             Err(job) => {
                 drop(job);
