@@ -724,8 +724,12 @@ impl Ref<Future> {
         if Builtin::StopIteration.is_class_of(&instance) {
             let text =
                 "StopIteration interacts badly with generators and cannot be raised into a Future";
-            if !cfg!(Py_3_12) {
-                return Err(Raised::type_error(text));
+            if !cfg!(Py_3_13) {
+                // It was refused up to some release of 3.11 and of 3.12: a future of CPython's own knows.
+                let loop_ = self.loop_ref()?.obj().clone();
+                let judge = stdlib::c_future()?.call_kw(&[], &[(names::loop_(), &loop_)])?;
+                judge.method(names::set_exception(), [&instance])?;
+                judge.setattr_str("_log_traceback", &Obj::bool(false))?;
             }
             let wrapped = Builtin::Runtime.instance(text)?;
             wrapped.set_exception_cause(Some(instance.clone()));

@@ -246,8 +246,8 @@ impl Ref<TaskGroup> {
         } else {
             return Ok(());
         };
-        // CPython: 3.11 leaves the coroutine to the caller, who may await it after all.
-        if cfg!(Py_3_12) {
+        // CPython: 3.11 and 3.12 leave the coroutine to the caller, who may await it after all.
+        if cfg!(Py_3_13) {
             coro.method(names::close(), [])?;
         }
         Err(Raised::runtime_error(&format!(
