@@ -325,7 +325,7 @@ pub(crate) fn init() -> PyRes<()> {
                 State::Created | State::Closed => Ok(this.obj().clone()),
             })
             // What `__await__` gives is iterated by hand too; CPython's own `asend` objects are their own iterators as well.
-            .iter(|this| Ok(this.obj().clone()))
+            .iterated(|this| Ok(this.obj().clone()))
             .driven(|this, value| {
                 if this.state.get() == State::Created && !value.is_none() {
                     return Err(Raised::type_error(

@@ -8,7 +8,6 @@
 //! instance, or by an assignment to the class. Otherwise everything goes through the Python-visible methods.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -88,8 +87,6 @@ pub(crate) struct EventLoop {
     pub descriptors: RefCell<std::collections::HashMap<i32, Watched>>,
     /// The handles of signals, in a dict, once there are any.
     pub signal_handlers: Slot,
-    /// Spare queue, kept for its memory.
-    pub spare: RefCell<VecDeque<Job>>,
 }
 
 /// The handles of one descriptor.
@@ -135,7 +132,6 @@ impl Native for EventLoop {
             saved_origin_depth: Cell::new(None),
             descriptors: RefCell::default(),
             signal_handlers: Slot::empty(),
-            spare: RefCell::default(),
         }
     }
 
@@ -320,6 +316,7 @@ impl Ref<EventLoop> {
     }
 
     /// The task being executed.
+    #[cfg(not(Py_3_14))]
     pub(crate) fn current_task(&self) -> Option<Obj> {
         self.current_task.get()
     }
@@ -327,7 +324,7 @@ impl Ref<EventLoop> {
     /// The task being executed, unless CPython's dict has to be asked, which others write to.
     #[cfg(not(Py_3_14))]
     #[inline]
-    pub fn unpublished_task(&self) -> Option<Obj> {
+    pub(crate) fn unpublished_task(&self) -> Option<Obj> {
         if self.published.get() {
             None
         } else {
@@ -336,6 +333,7 @@ impl Ref<EventLoop> {
     }
 
     /// Makes `task` the current task and gives the previous one (up to 3.13; later versions have a slot of their own).
+    #[cfg(not(Py_3_14))]
     #[inline]
     pub(crate) fn swap_current_task(&self, task: Option<Obj>) -> PyRes<Option<Obj>> {
         let previous = self.current_task.replace(task);
@@ -1077,7 +1075,15 @@ fn init_handle(
 
 /// Makes the classes.
 pub(crate) fn init() -> PyRes<()> {
-    let handle = ClassBuilder::<Handle>::new(
+    let handle = handle_class()?;
+    thread_safe_handle_class(handle.clone())?;
+    timer_handle_class(handle)?;
+    Ok(())
+}
+
+/// `Handle`.
+fn handle_class() -> PyRes {
+    ClassBuilder::<Handle>::new(
         "asyncio.events",
         "Handle",
         "What `loop.call_soon()` and `loop.call_soon_threadsafe()` return.",
@@ -1131,13 +1137,17 @@ pub(crate) fn init() -> PyRes<()> {
         },
     )
     .getter("_repr", |this| Ok(this.saved_repr.get()))
-    .build()?;
+    .build()
+}
+
+/// `_ThreadSafeHandle`.
+fn thread_safe_handle_class(handle: Obj) -> PyRes {
     ClassBuilder::<ThreadSafeHandle>::new(
         "asyncio.events",
         "_ThreadSafeHandle",
         "What `loop.call_soon_threadsafe()` returns from 3.14 on.",
     )
-    .base(handle.clone())
+    .base(handle)
     .init(
         "(self, callback, args, loop, context=None)",
         |this, args| {
@@ -1170,7 +1180,11 @@ pub(crate) fn init() -> PyRes<()> {
     .method("_run(self)", "Runs the callback.", |this, _| {
         this.run_noted()
     })
-    .build()?;
+    .build()
+}
+
+/// `TimerHandle`.
+fn timer_handle_class(handle: Obj) -> PyRes {
     ClassBuilder::<TimerHandle>::new(
         "asyncio.events",
         "TimerHandle",
@@ -1195,7 +1209,7 @@ pub(crate) fn init() -> PyRes<()> {
         this.upcast::<Handle>().repr_text(Some(&when))
     })
     .hash(|this| this.when()?.hash())
-    .compare(|this, other, how| this.compare(other, how))
+    .compare(Ref::compare)
     .method(
         "cancel(self)",
         "Cancels the callback; it will not run.",
@@ -1215,8 +1229,7 @@ pub(crate) fn init() -> PyRes<()> {
             Ok(())
         },
     )
-    .build()?;
-    Ok(())
+    .build()
 }
 
 /// Binds arguments of `call_soon` and its relatives: everything after the first `skip` positions.

@@ -1007,10 +1007,7 @@ pub(crate) fn init_future(
 }
 
 /// Adds the properties and methods that futures and tasks share. `T`'s methods get `self` as a future.
-pub(crate) fn common<T: Native>(builder: ClassBuilder<T>) -> ClassBuilder<T>
-where
-    T: crate::ffi::Extends<Future>,
-{
+pub(crate) fn common<T: crate::ffi::Extends<Future>>(builder: ClassBuilder<T>) -> ClassBuilder<T> {
     builder
         .method("result(self, /)", "The result. Raises the exception that was set, `CancelledError` or `InvalidStateError`.", |this, _| {
             this.upcast::<Future>().outcome()
@@ -1039,7 +1036,7 @@ where
             this.upcast::<Future>().make_cancelled_error()
         })
         .awaited(|this| iterate(this.upcast::<Future>()))
-        .iter(|this| iterate(this.upcast::<Future>()))
+        .iterated(|this| iterate(this.upcast::<Future>()))
         .getter("_state", |this| {
             let this = this.upcast::<Future>();
             this.loop_ref()?;
@@ -1104,6 +1101,30 @@ impl crate::ffi::Extends<Future> for Future {
 
 /// Makes the classes and functions.
 pub(crate) fn init(module: &Obj) -> PyRes<()> {
+    observer_callback_class()?;
+    future_iter_class()?;
+    let class = future_class()?;
+    let add = |name: &str, object: &Obj| crate::ffi::add_to_module(module, name, object);
+    add("Future", &class)?;
+    add("Handle", &Handle::class().object())?;
+    add("TimerHandle", &crate::events::TimerHandle::class().object())?;
+    add(
+        "_ThreadSafeHandle",
+        &crate::events::ThreadSafeHandle::class().object(),
+    )?;
+    let (_, isfuture) = function(
+        Kind::Function,
+        "asyncio.base_futures",
+        "isfuture(obj)",
+        "Is `obj` a future, or of a class that says it is one by `_asyncio_future_blocking`?",
+        |args| is_future(args.req(0)),
+    )?;
+    add("isfuture", &isfuture)?;
+    Ok(())
+}
+
+/// `ObserverCallback`.
+fn observer_callback_class() -> PyRes {
     ClassBuilder::<ObserverCallback>::new(
         "aioxide",
         "done_callback",
@@ -1154,14 +1175,18 @@ pub(crate) fn init(module: &Obj) -> PyRes<()> {
                 .map_or("?", |observer| observer.qualname),
         )
     })
-    .build()?;
+    .build()
+}
+
+/// `FutureIter`.
+fn future_iter_class() -> PyRes {
     ClassBuilder::<FutureIter>::new(
         "_asyncio",
         "FutureIter",
         "The iterator behind `await future`.",
     )
     .sealed()
-    .iter(|this| Ok(this.obj().clone()))
+    .iterated(|this| Ok(this.obj().clone()))
     .driven(|this, _| drive_iter(this))
     .method("send(self, *args)", "Resumes the wait.", |this, args| {
         if args.rest().len() != 1 {
@@ -1208,7 +1233,11 @@ pub(crate) fn init(module: &Obj) -> PyRes<()> {
         this.future.clear();
         Ok(())
     })
-    .build()?;
+    .build()
+}
+
+/// `Future`.
+fn future_class() -> PyRes {
     let builder = ClassBuilder::<Future>::new(
         "_asyncio",
         "Future",
@@ -1231,22 +1260,5 @@ pub(crate) fn init(module: &Obj) -> PyRes<()> {
         this.loop_ref()?;
         this.cancel_base(args.some(0).cloned())
     });
-    let class = common(builder).build()?;
-    let add = |name: &str, object: &Obj| crate::ffi::add_to_module(module, name, object);
-    add("Future", &class)?;
-    add("Handle", &Handle::class().object())?;
-    add("TimerHandle", &crate::events::TimerHandle::class().object())?;
-    add(
-        "_ThreadSafeHandle",
-        &crate::events::ThreadSafeHandle::class().object(),
-    )?;
-    let (_, isfuture) = function(
-        Kind::Function,
-        "asyncio.base_futures",
-        "isfuture(obj)",
-        "Is `obj` a future, or of a class that says it is one by `_asyncio_future_blocking`?",
-        |args| is_future(args.req(0)),
-    )?;
-    add("isfuture", &isfuture)?;
-    Ok(())
+    common(builder).build()
 }

@@ -114,22 +114,19 @@ impl Ref<Runner> {
             State::Initialized => return Ok(()),
             State::Created => {}
         }
-        let loop_ = match self.loop_factory.get() {
-            Some(factory) => {
-                let loop_ = factory.call([])?;
-                self.loop_.set(loop_.clone());
-                loop_
+        let loop_ = if let Some(factory) = self.loop_factory.get() {
+            let loop_ = factory.call([])?;
+            self.loop_.set(loop_.clone());
+            loop_
+        } else {
+            let loop_ = usual_loop()?;
+            self.loop_.set(loop_.clone());
+            if !self.set_event_loop.get() {
+                // Only once, since child watchers are attached to the loop by this.
+                set_event_loop(&loop_)?;
+                self.set_event_loop.set(true);
             }
-            None => {
-                let loop_ = usual_loop()?;
-                self.loop_.set(loop_.clone());
-                if !self.set_event_loop.get() {
-                    // Only once, since child watchers are attached to the loop by this.
-                    set_event_loop(&loop_)?;
-                    self.set_event_loop.set(true);
-                }
-                loop_
-            }
+            loop_
         };
         if let Some(debug) = self.debug.get() {
             loop_.method(names::set_debug(), [&debug])?;

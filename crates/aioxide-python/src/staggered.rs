@@ -449,7 +449,7 @@ impl Caller {
             _ => get_running_loop()?,
         };
         let race = Ref::new(Race {
-            functions: Slot::new(functions.iter()?),
+            functions: Slot::new(functions.iterator()?),
             delay: Slot::new(delay.clone()),
             exceptions: Slot::new(Obj::list([])?),
             ..Race::empty()
@@ -547,7 +547,9 @@ impl Machine for Caller {
         if let Some((functions, delay, loop_)) = &self.given {
             visit.obj(functions);
             visit.obj(delay);
-            loop_.iter().for_each(|loop_| visit.obj(loop_));
+            if let Some(loop_) = loop_ {
+                visit.obj(loop_);
+            }
         }
         self.race.iter().for_each(|race| visit.native(race));
         self.waiter.iter().for_each(|waiter| waiter.traverse(visit));

@@ -33,8 +33,6 @@ imported! {
     c_future = "_asyncio", "Future";
     /// `_asyncio.Task`.
     c_task = "_asyncio", "Task";
-    /// `asyncio.events._get_running_loop`.
-    get_running_loop_or_none = "_asyncio", "_get_running_loop";
     /// `asyncio.events._set_running_loop`.
     set_running_loop = "_asyncio", "_set_running_loop";
     /// `asyncio.events.get_event_loop`.
@@ -45,14 +43,8 @@ imported! {
     extract_stack = "asyncio.format_helpers", "extract_stack";
     /// `asyncio.format_helpers._format_callback_source`.
     format_callback_source = "asyncio.format_helpers", "_format_callback_source";
-    /// `asyncio.format_helpers._format_callback`.
-    format_callback = "asyncio.format_helpers", "_format_callback";
-    /// `asyncio.format_helpers._get_function_source`.
-    get_function_source = "asyncio.format_helpers", "_get_function_source";
     /// `asyncio.coroutines.iscoroutine`.
     iscoroutine = "asyncio.coroutines", "iscoroutine";
-    /// `asyncio.coroutines._format_coroutine`.
-    format_coroutine = "asyncio.coroutines", "_format_coroutine";
     /// `asyncio.base_futures._future_repr`.
     future_repr = "asyncio.base_futures", "_future_repr";
     /// `asyncio.base_tasks._task_repr`.
@@ -68,15 +60,12 @@ imported! {
     /// `_asyncio._leave_task`.
     leave_task = "_asyncio", "_leave_task";
     /// `asyncio.tasks._swap_current_task` (from 3.12).
+    #[cfg(Py_3_12)]
     swap_current_task = "_asyncio", "_swap_current_task";
     /// `asyncio.tasks` itself.
     tasks_module = "asyncio.tasks", "";
     /// `asyncio.all_tasks`.
     all_tasks = "asyncio.tasks", "all_tasks";
-    /// `reprlib.repr`.
-    reprlib_repr = "reprlib", "repr";
-    /// `contextvars.Context`.
-    context_class = "contextvars", "Context";
     /// `types.GenericAlias`.
     generic_alias = "types", "GenericAlias";
     /// `collections.abc.Coroutine`.
@@ -107,8 +96,6 @@ imported! {
     set_wakeup_fd = "signal", "set_wakeup_fd";
     /// `concurrent.futures.ThreadPoolExecutor`.
     thread_pool_executor = "concurrent.futures", "ThreadPoolExecutor";
-    /// `asyncio.futures.wrap_future`.
-    wrap_future = "asyncio.futures", "wrap_future";
     /// `BaseExceptionGroup`.
     base_exception_group = "builtins", "BaseExceptionGroup";
     /// `ExceptionGroup`.

@@ -9,6 +9,7 @@
 //! through Python if the group is of a subclass.
 
 use std::cell::Cell;
+use std::fmt::Write as _;
 
 use crate::coroutines::{Delegate, coroutine};
 use crate::events::{LoopRef, get_running_loop};
@@ -175,13 +176,12 @@ impl Ref<TaskGroup> {
                 self.obj().repr()?
             )));
         }
-        let loop_ = match self.loop_.get() {
-            Some(loop_) => loop_,
-            None => {
-                let running = get_running_loop()?;
-                self.loop_.set(running.clone());
-                running
-            }
+        let loop_ = if let Some(loop_) = self.loop_.get() {
+            loop_
+        } else {
+            let running = get_running_loop()?;
+            self.loop_.set(running.clone());
+            running
         };
         let Some(parent) = current_task(&loop_)? else {
             self.parent_task.clear();
@@ -359,7 +359,7 @@ impl Ref<TaskGroup> {
         for (label, slot) in [("tasks", &self.tasks), ("errors", &self.errors)] {
             let count = count(slot)?;
             if count != 0 {
-                words.push_str(&format!(" {label}={count}"));
+                let _ = write!(words, " {label}={count}");
             }
         }
         if self.aborting.get() {
@@ -447,13 +447,12 @@ impl Exit {
     /// Goes on to the next wait, or to the end when no task is left.
     fn advance(&mut self) -> PyRes<Sent> {
         while self.group.has_tasks()? {
-            let mut waiter = match self.group.on_completed.get() {
-                Some(future) => Waiter::on(future),
-                None => {
-                    let waiter = Waiter::create(&self.group.loop_.get_or_none())?;
-                    self.group.on_completed.set(waiter.future().clone());
-                    waiter
-                }
+            let mut waiter = if let Some(future) = self.group.on_completed.get() {
+                Waiter::on(future)
+            } else {
+                let waiter = Waiter::create(&self.group.loop_.get_or_none())?;
+                self.group.on_completed.set(waiter.future().clone());
+                waiter
             };
             let sent = waiter.start();
             self.waiter = Some(waiter);

@@ -20,7 +20,7 @@ use crate::ffi::{
     Raised, Ref, Sent, Slot, Visit, copy_current_context, function, in_context, link_future_class,
     preserving_exception, send, throw,
 };
-use crate::futures::{self, Blocking, Future, FutureState, Wakeup, exact_or_task, init_future};
+use crate::futures::{self, Blocking, Future, Wakeup, exact_or_task, init_future};
 use crate::{names, stdlib};
 
 /// Native names of this module.
@@ -392,18 +392,17 @@ impl Ref<Task> {
         let previous = swap_current(loop_, Some(self.obj()))?;
         let context = self.context.get().map_or_else(copy_current_context, Ok)?;
         let outcome = in_context(&context, || self.run_and_handle(None));
-        let restored = match &outcome {
-            Ok(()) => swap_current(loop_, previous.as_ref()).map(drop),
-            Err(_) => {
-                // What was raised must survive the restoring.
-                let mut restored = Ok(());
-                preserving_exception(|| {
-                    restored = swap_current(loop_, previous.as_ref())
-                        .map(drop)
-                        .map_err(Raised::discard);
-                });
-                restored.map_err(|()| Raised::runtime_error("cannot restore the current task"))
-            }
+        let restored = if outcome.is_ok() {
+            swap_current(loop_, previous.as_ref()).map(drop)
+        } else {
+            // What was raised must survive the restoring.
+            let mut restored = Ok(());
+            preserving_exception(|| {
+                restored = swap_current(loop_, previous.as_ref())
+                    .map(drop)
+                    .map_err(Raised::discard);
+            });
+            restored.map_err(|()| Raised::runtime_error("cannot restore the current task"))
         };
         if self.future.is_done() {
             task_state::retract_task(self);
@@ -909,8 +908,41 @@ fn wake_by_hand(task: &Ref<Task>, future: &Obj) -> PyRes<()> {
     task.wake_with(future, Entry::Entered)
 }
 
-/// Makes the classes.
+/// Makes the classes and functions.
 pub(crate) fn init(module: &Obj) -> PyRes<()> {
+    task_step_class()?;
+    task_wakeup_class()?;
+    let class = task_class()?;
+    link_future_class::<Future, Task>()?;
+    futures::set_task_class(&class);
+    Future::class().set_usual_subclass(&class);
+    crate::ffi::add_to_module(module, "Task", &class)?;
+    let (_, create_task) = function(
+        Kind::Function,
+        "asyncio.tasks",
+        "create_task(coro, **kwargs)",
+        "Runs a coroutine as a task of the running loop.",
+        |args| match args.keywords() {
+            None => create_task_on(&get_running_loop()?, args.req(0)),
+            Some(keywords) => {
+                let method = get_running_loop()?.getattr(names::create_task())?;
+                method.call_dict(&Obj::tuple([args.req(0).clone()])?, Some(keywords))
+            }
+        },
+    )?;
+    crate::ffi::add_to_module(module, "create_task", &create_task)?;
+    let (_, ensure_future) = function(
+        Kind::Function,
+        "asyncio.tasks",
+        "ensure_future(coro_or_future, *, loop=None)",
+        "A future for a future, a coroutine or any awaitable; coroutines become tasks.",
+        |args| self::ensure_future(args.req(0), args.some(1)),
+    )?;
+    crate::ffi::add_to_module(module, "ensure_future", &ensure_future)
+}
+
+/// `TaskStepMethWrapper`.
+fn task_step_class() -> PyRes {
     ClassBuilder::<TaskStep>::new("_asyncio", "TaskStepMethWrapper", "Steps a task.")
         .sealed()
         .call(|this, args, kwargs| {
@@ -930,7 +962,11 @@ pub(crate) fn init(module: &Obj) -> PyRes<()> {
                 None => Obj::str("TaskStepMethWrapper"),
             }
         })
-        .build()?;
+        .build()
+}
+
+/// `TaskWakeupMethWrapper`.
+fn task_wakeup_class() -> PyRes {
     ClassBuilder::<TaskWakeup>::new("_asyncio", "TaskWakeupMethWrapper", "Wakes a task.")
         .sealed()
         .call(|this, args, _| {
@@ -957,7 +993,11 @@ pub(crate) fn init(module: &Obj) -> PyRes<()> {
         .getter("__self__", |this| Ok(this.task.get_or_none()))
         .getter("__name__", |_| Obj::str("task_wakeup"))
         .getter("__qualname__", |_| Obj::str("Task.task_wakeup"))
-        .build()?;
+        .build()
+}
+
+/// `Task`.
+fn task_class() -> PyRes {
     let builder = ClassBuilder::<Task>::new(
         "_asyncio",
         "Task",
@@ -1010,33 +1050,7 @@ pub(crate) fn init(module: &Obj) -> PyRes<()> {
         this.log_destroy_pending.set(value.truth()?);
         Ok(())
     });
-    let class = futures::common(builder).build()?;
-    link_future_class::<Future, Task>()?;
-    futures::set_task_class(&class);
-    Future::class().set_usual_subclass(&class);
-    crate::ffi::add_to_module(module, "Task", &class)?;
-    let (_, create_task) = function(
-        Kind::Function,
-        "asyncio.tasks",
-        "create_task(coro, **kwargs)",
-        "Runs a coroutine as a task of the running loop.",
-        |args| match args.keywords() {
-            None => create_task_on(&get_running_loop()?, args.req(0)),
-            Some(keywords) => {
-                let method = get_running_loop()?.getattr(names::create_task())?;
-                method.call_dict(&Obj::tuple([args.req(0).clone()])?, Some(keywords))
-            }
-        },
-    )?;
-    crate::ffi::add_to_module(module, "create_task", &create_task)?;
-    let (_, ensure_future) = function(
-        Kind::Function,
-        "asyncio.tasks",
-        "ensure_future(coro_or_future, *, loop=None)",
-        "A future for a future, a coroutine or any awaitable; coroutines become tasks.",
-        |args| self::ensure_future(args.req(0), args.some(1)),
-    )?;
-    crate::ffi::add_to_module(module, "ensure_future", &ensure_future)
+    futures::common(builder).build()
 }
 
 /// `ensure_future(coro_or_future, *, loop=None)`.
@@ -1159,18 +1173,10 @@ pub(crate) fn wrap_awaitable(awaitable: &Obj) -> PyRes {
 /// Makes `asyncio.all_tasks` of the standard library see native tasks (up to 3.13, where its registry is a `WeakSet`).
 pub(crate) fn link_registry() -> PyRes<()> {
     static LINKED: GilCell<bool> = GilCell::new(cfg!(Py_3_14));
+    static LINK: Imported = Imported::new("aioxide._tasks_registry", "link_stdlib_registry");
     if LINKED.get() {
         return Ok(());
     }
     LINKED.set(true);
-    static LINK: Imported = Imported::new("aioxide._tasks_registry", "link_stdlib_registry");
     LINK.get()?.call([]).map(drop)
-}
-
-/// Is the future's state one that a waiter has to look at?
-pub(crate) fn is_done_any(future: &Obj) -> PyRes<bool> {
-    match exact_or_task(future) {
-        Some(native) => Ok(native.state() != FutureState::Pending),
-        None => future.method(names::done(), [])?.truth(),
-    }
 }

@@ -168,15 +168,12 @@ impl Shutdown {
             .expiry
             .as_ref()
             .is_some_and(|expiry| expiry.expired.get());
-        let raised = match outcome {
-            Ok(_) => {
-                self.cancel_timer()?;
-                if let Some(thread) = self.thread.take() {
-                    thread.method(names::join(), [])?;
-                }
-                return Ok(Sent::Return(Obj::none()));
+        let Err(raised) = outcome else {
+            self.cancel_timer()?;
+            if let Some(thread) = self.thread.take() {
+                thread.method(names::join(), [])?;
             }
-            Err(raised) => raised,
+            return Ok(Sent::Return(Obj::none()));
         };
         // The executor's own TimeoutError counts as the end of the time, as it does in asyncio.
         let late = raised.is(Builtin::Timeout)

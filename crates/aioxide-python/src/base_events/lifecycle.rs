@@ -46,15 +46,15 @@ pub(super) fn os_error(error: &std::io::Error) -> Raised {
 }
 
 /// `__repr__`.
-pub(super) fn repr(this: &Ref<EventLoop>) -> PyRes<String> {
+pub(super) fn repr(this: &Ref<EventLoop>) -> String {
     let word = |value: bool| if value { "True" } else { "False" };
-    Ok(format!(
+    format!(
         "<{} running={} closed={} debug={}>",
         this.obj().class_name(),
         word(this.thread_id.get() != 0),
         word(this.closed.get()),
         word(this.debug.get())
-    ))
+    )
 }
 
 /// Adds this file's methods.

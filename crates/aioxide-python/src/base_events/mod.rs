@@ -14,9 +14,7 @@ mod scheduling;
 mod signals;
 
 use crate::events::{EventLoop, LoopRef, context_argument};
-use crate::ffi::{
-    Class, ClassBuilder, Kind, Native, Obj, PyRes, Raised, Ref, add_to_module, function,
-};
+use crate::ffi::{ClassBuilder, Kind, Native, Obj, PyRes, Raised, Ref, add_to_module, function};
 use crate::futures::Future;
 use crate::stdlib;
 
@@ -66,7 +64,7 @@ pub(crate) fn init(module: &Obj) -> PyRes<()> {
         "The native part of `aioxide.Loop`.",
     )
     .init("(self)", |this, _| lifecycle::init_loop(this))
-    .repr(lifecycle::repr)
+    .repr(|this| Ok(lifecycle::repr(this)))
     .hash(|this| {
         this.before_lookup()?;
         Ok((this.obj().address() >> 4).cast_signed())
@@ -185,9 +183,4 @@ fn check_callback(callback: &Obj, method: &str) -> PyRes<()> {
 /// A future on this loop, whatever `create_future` a subclass has.
 fn new_future(this: &Ref<EventLoop>) -> PyRes<Ref<Future>> {
     Ref::<Future>::pending(LoopRef::Native(this.clone()))
-}
-
-/// The class that holds native loops.
-pub(crate) fn native_class() -> &'static Class<EventLoop> {
-    EventLoop::class()
 }

@@ -66,7 +66,9 @@ impl Native for AsCompleted {
         let given = self.given.take();
         if let Some((fs, timeout)) = &given {
             visit.obj(fs);
-            timeout.iter().for_each(|timeout| visit.obj(timeout));
+            if let Some(timeout) = timeout {
+                visit.obj(timeout);
+            }
         }
         self.given.set(given);
         visit.slot(&self.todo);
@@ -405,7 +407,7 @@ pub(super) fn init() -> PyRes<()> {
         "What `as_completed()` returns: futures for `async for`, coroutines for `for`.",
     )
     .sealed()
-    .iter(|this| Ok(this.obj().clone()))
+    .iterated(|this| Ok(this.obj().clone()))
     .aiter(|this| Ok(this.obj().clone()))
     .next(|this| {
         this.begin()?;

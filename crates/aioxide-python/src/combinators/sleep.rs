@@ -179,9 +179,15 @@ impl Machine for Sleep {
         match self {
             Self::Start { delay, result } => {
                 visit.obj(delay);
-                result.iter().for_each(|result| visit.obj(result));
+                if let Some(result) = result {
+                    visit.obj(result);
+                }
             }
-            Self::Skipped { result } => result.iter().for_each(|result| visit.obj(result)),
+            Self::Skipped { result } => {
+                if let Some(result) = result {
+                    visit.obj(result);
+                }
+            }
             Self::Timed {
                 future,
                 timer,
@@ -189,7 +195,9 @@ impl Machine for Sleep {
             } => {
                 visit.native(future);
                 timer.traverse(visit);
-                result.iter().for_each(|result| visit.obj(result));
+                if let Some(result) = result {
+                    visit.obj(result);
+                }
             }
             Self::Scheduled { waiter, handle } => {
                 waiter.traverse(visit);

@@ -253,17 +253,13 @@ impl Wait {
         })?;
         if let Some(timeout) = timeout {
             watch.timer.set(Some(
-                match Timer::native(&loop_, timeout, time_is_up, watch.obj())? {
-                    Some(timer) => timer,
-                    None => {
-                        let callback = stdlib::release_waiter()?;
-                        Timer::Handle(
-                            loop_.method(
-                                names::call_later(),
-                                [timeout, callback, waiter.future()],
-                            )?,
-                        )
-                    }
+                if let Some(timer) = Timer::native(&loop_, timeout, time_is_up, watch.obj())? {
+                    timer
+                } else {
+                    let callback = stdlib::release_waiter()?;
+                    Timer::Handle(
+                        loop_.method(names::call_later(), [timeout, callback, waiter.future()])?,
+                    )
                 },
             ));
         }
@@ -344,7 +340,9 @@ impl Machine for Wait {
                     .for_each(|given| visit.obj(given));
             }
             Self::Waiting { fs, watch, waiter } => {
-                fs.iter().for_each(|future| visit.obj(future));
+                for future in fs {
+                    visit.obj(future);
+                }
                 visit.native(watch);
                 waiter.traverse(visit);
             }

@@ -22,8 +22,6 @@ pub(crate) enum Builtin {
     NotImplemented,
     /// `OSError`.
     Os,
-    /// `OverflowError`.
-    Overflow,
     /// `RuntimeError`.
     Runtime,
     /// `StopAsyncIteration`.
@@ -38,8 +36,6 @@ pub(crate) enum Builtin {
     Type,
     /// `ValueError`.
     Value,
-    /// `BaseException`.
-    Base,
     /// `Exception`.
     Exception,
     /// `GeneratorExit`.
@@ -60,7 +56,6 @@ impl Builtin {
                 Self::Attribute => ffi::PyExc_AttributeError,
                 Self::NotImplemented => ffi::PyExc_NotImplementedError,
                 Self::Os => ffi::PyExc_OSError,
-                Self::Overflow => ffi::PyExc_OverflowError,
                 Self::Runtime => ffi::PyExc_RuntimeError,
                 Self::StopAsyncIteration => ffi::PyExc_StopAsyncIteration,
                 Self::StopIteration => ffi::PyExc_StopIteration,
@@ -68,7 +63,6 @@ impl Builtin {
                 Self::Timeout => ffi::PyExc_TimeoutError,
                 Self::Type => ffi::PyExc_TypeError,
                 Self::Value => ffi::PyExc_ValueError,
-                Self::Base => ffi::PyExc_BaseException,
                 Self::Exception => ffi::PyExc_Exception,
                 Self::GeneratorExit => ffi::PyExc_GeneratorExit,
                 Self::KeyboardInterrupt => ffi::PyExc_KeyboardInterrupt,
@@ -115,6 +109,10 @@ impl Builtin {
     }
 }
 
+#[expect(
+    clippy::unused_self,
+    reason = "the mark proves that an exception is set"
+)]
 impl Raised {
     /// The mark itself; whoever makes one has seen that the exception is set.
     pub(super) const SET: Self = Self(());
@@ -350,16 +348,19 @@ impl Obj {
     pub(crate) fn set_exception_context(&self, context: Option<Self>) {
         // SAFETY: steals the reference to the context.
         unsafe {
-            ffi::PyException_SetContext(self.raw(), context.map_or(ptr::null_mut(), Self::into_raw))
-        };
+            ffi::PyException_SetContext(
+                self.raw(),
+                context.map_or(ptr::null_mut(), Self::into_raw),
+            );
+        }
     }
 
     /// `exception.__cause__ = cause`.
     pub(crate) fn set_exception_cause(&self, cause: Option<Self>) {
         // SAFETY: steals the reference to the cause.
         unsafe {
-            ffi::PyException_SetCause(self.raw(), cause.map_or(ptr::null_mut(), Self::into_raw))
-        };
+            ffi::PyException_SetCause(self.raw(), cause.map_or(ptr::null_mut(), Self::into_raw));
+        }
     }
 }
 

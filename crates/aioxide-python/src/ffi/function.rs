@@ -604,13 +604,13 @@ pub(crate) fn function_frame(qualname: &str) -> PyRes {
 /// Splits an argument vector.
 ///
 /// # Safety
-/// The three must be a valid argument vector, alive for `'a`.
+/// The three must be a valid argument vector, alive as long as `names` is borrowed.
 #[inline]
-unsafe fn vector<'a>(
+unsafe fn vector(
     args: *const *mut ffi::PyObject,
     nargsf: usize,
-    names: &'a *mut ffi::PyObject,
-) -> (&'a [Obj], Keywords<'a>) {
+    names: &*mut ffi::PyObject,
+) -> (&[Obj], Keywords<'_>) {
     let count = nargsf & !ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
     if args.is_null() {
         return (&[], Keywords::None);
@@ -732,7 +732,7 @@ pub(super) unsafe fn call_generic(
     }
     // SAFETY: `type.__call__`, the generic way to make an instance.
     unsafe {
-        match (*(&raw mut ffi::PyType_Type)).tp_call {
+        match ffi::PyType_Type.tp_call {
             Some(call) => Obj::owned(call(kind, tuple.raw(), dict.raw())),
             None => Err(Builtin::System.raise("type is not callable")),
         }

@@ -114,10 +114,10 @@ impl MachineBox {
     #[inline]
     fn place(&mut self) -> *mut u8 {
         let room = self.room.as_mut_ptr();
-        // SAFETY: if not in place, the room holds the pointer.
         if self.table.inline {
             room.cast()
         } else {
+            // SAFETY: if not in place, the room holds the pointer.
             unsafe { *room.cast::<*mut u8>() }
         }
     }
@@ -126,10 +126,10 @@ impl MachineBox {
     #[inline]
     fn place_const(&self) -> *const u8 {
         let room = self.room.as_ptr();
-        // SAFETY: if not in place, the room holds the pointer.
         if self.table.inline {
             room.cast()
         } else {
+            // SAFETY: if not in place, the room holds the pointer.
             unsafe { *room.cast::<*const u8>() }
         }
     }

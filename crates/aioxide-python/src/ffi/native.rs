@@ -13,7 +13,7 @@
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::{CString, c_int, c_void};
 use std::marker::PhantomData;
-use std::mem::{self, MaybeUninit};
+use std::mem;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
@@ -247,14 +247,7 @@ impl<T: Native> Deref for Ref<T> {
     #[inline]
     fn deref(&self) -> &T {
         // SAFETY: a `Ref<T>` is only made for objects of `T`'s class, whose payload stands at this offset.
-        unsafe {
-            &*self
-                .0
-                .raw()
-                .cast::<u8>()
-                .add(T::LAYOUT.offset())
-                .cast::<T>()
-        }
+        unsafe { &*self.0.raw().byte_add(T::LAYOUT.offset()).cast::<T>() }
     }
 }
 
@@ -293,10 +286,7 @@ impl<T: Native> Ref<T> {
                 unsafe {
                     revive(raw);
                     ffi::Py_INCREF(kind.cast());
-                    raw.cast::<u8>()
-                        .add(T::LAYOUT.offset())
-                        .cast::<T>()
-                        .write(payload);
+                    raw.byte_add(T::LAYOUT.offset()).cast::<T>().write(payload);
                     ffi::PyObject_GC_Track(raw.cast());
                     return Ok(Self(Obj::steal(raw), PhantomData));
                 }
@@ -321,12 +311,7 @@ impl<T: Native> Ref<T> {
             return Err(Raised::SET);
         }
         // SAFETY: fresh memory of the type's size.
-        unsafe {
-            raw.cast::<u8>()
-                .add(T::LAYOUT.offset())
-                .cast::<T>()
-                .write(payload)
-        };
+        unsafe { raw.byte_add(T::LAYOUT.offset()).cast::<T>().write(payload) };
         // SAFETY: a new reference.
         Ok(Self(unsafe { Obj::steal(raw) }, PhantomData))
     }
@@ -357,24 +342,16 @@ impl<T: Native> Ref<T> {
             assert!(
                 matches!(T::LAYOUT, Layout::Plain),
                 "the dict stands elsewhere in other layouts"
-            )
-        };
+            );
+        }
         // SAFETY: the dict's word in the plain layout.
         unsafe {
             *self
                 .0
                 .raw()
-                .cast::<u8>()
-                .add(DICT_OFFSET)
+                .byte_add(DICT_OFFSET)
                 .cast::<*mut ffi::PyObject>()
         }
-    }
-
-    /// The memory of the native base, for the modules of `ffi` that fill it.
-    #[cfg(Py_3_14)]
-    #[inline]
-    pub(super) fn base_memory(&self) -> *mut u8 {
-        self.0.raw().cast()
     }
 }
 
@@ -395,8 +372,8 @@ impl<T: Native> Ref<T> {
             assert!(
                 T::LAYOUT.offset() == B::LAYOUT.offset(),
                 "both payloads start at one offset"
-            )
-        };
+            );
+        }
         let (sub, base): (*const T, *const B) = (&raw const **self, self.base());
         assert!(
             ptr::eq(sub.cast(), base),
@@ -428,7 +405,7 @@ pub(super) unsafe fn revive(raw: *mut ffi::PyObject) {
 /// The garbage collector's visitor.
 pub(crate) struct Visit<'a> {
     /// CPython's function.
-    visit: ffi::visitproc,
+    function: ffi::visitproc,
     /// What it wants to be called with.
     arg: *mut c_void,
     /// The first answer that was not zero.
@@ -461,7 +438,7 @@ impl Visit<'_> {
     fn raw(&mut self, pointer: *mut ffi::PyObject) {
         if self.result == 0 && !pointer.is_null() {
             // SAFETY: the collector's own function and argument, with a live object.
-            self.result = unsafe { (self.visit)(pointer, self.arg) };
+            self.result = unsafe { (self.function)(pointer, self.arg) };
         }
     }
 }
@@ -497,10 +474,10 @@ pub(super) fn conjure<F: Copy>() -> F {
         assert!(
             mem::size_of::<F>() == 0,
             "only functions and closures without captures"
-        )
-    };
-    // SAFETY: a type without size has one value, and no bytes to initialise. `F: Copy` rules out tokens.
-    unsafe { MaybeUninit::<F>::uninit().assume_init() }
+        );
+    }
+    // SAFETY: a type without size has one value, which no bytes are read for. `F: Copy` rules out tokens.
+    unsafe { ptr::NonNull::<F>::dangling().read() }
 }
 
 /// What a native method or getter may return.
@@ -838,7 +815,7 @@ impl<T: Native> ClassBuilder<T> {
     }
 
     /// `__iter__`.
-    pub(crate) fn iter<F>(self, _body: F) -> Self
+    pub(crate) fn iterated<F>(self, _body: F) -> Self
     where
         F: Fn(&Ref<T>) -> PyRes + Copy + 'static,
     {
@@ -886,29 +863,35 @@ impl<T: Native> ClassBuilder<T> {
         self.slot(ffi::Py_tp_iternext, next_slot::<T, F> as *mut c_void)
     }
 
+    /// Objects of the plain layout have attributes of their own and may be referred to weakly.
+    fn add_dict_and_weak_references(&mut self) {
+        let members = vec![
+            member(c"__dictoffset__", DICT_OFFSET),
+            member(c"__weaklistoffset__", WEAKLIST_OFFSET),
+            // SAFETY: an all-zero member ends the list.
+            unsafe { mem::zeroed() },
+        ];
+        let members = Vec::leak(members).as_mut_ptr().cast();
+        self.slots.push(ffi::PyType_Slot {
+            slot: ffi::Py_tp_members,
+            pfunc: members,
+        });
+        if !self.getset.iter().any(|entry| entry.name.is_null()) {
+            self.getset.push(ffi::PyGetSetDef {
+                name: c"__dict__".as_ptr(),
+                get: Some(ffi::PyObject_GenericGetDict),
+                set: Some(ffi::PyObject_GenericSetDict),
+                doc: ptr::null(),
+                closure: ptr::null_mut(),
+            });
+        }
+    }
+
     /// Makes the class.
     pub(crate) fn build(mut self) -> PyRes {
         let class = T::class();
-        let mut members: Vec<ffi::PyMemberDef> = Vec::new();
         if T::LAYOUT == Layout::Plain {
-            members.push(member(c"__dictoffset__", DICT_OFFSET));
-            members.push(member(c"__weaklistoffset__", WEAKLIST_OFFSET));
-            // SAFETY: an all-zero member ends the list.
-            members.push(unsafe { mem::zeroed() });
-            let members = Vec::leak(members).as_mut_ptr().cast();
-            self.slots.push(ffi::PyType_Slot {
-                slot: ffi::Py_tp_members,
-                pfunc: members,
-            });
-            if !self.getset.iter().any(|entry| entry.name.is_null()) {
-                self.getset.push(ffi::PyGetSetDef {
-                    name: c"__dict__".as_ptr(),
-                    get: Some(ffi::PyObject_GenericGetDict),
-                    set: Some(ffi::PyObject_GenericSetDict),
-                    doc: ptr::null(),
-                    closure: ptr::null_mut(),
-                });
-            }
+            self.add_dict_and_weak_references();
         }
         // SAFETY: an all-zero entry ends the list.
         self.getset.push(unsafe { mem::zeroed() });
@@ -1045,9 +1028,9 @@ pub(crate) fn link_future_class<B: Native, T: Extends<B>>() -> PyRes<()> {
 /// The object behind a slot's `self`.
 ///
 /// # Safety
-/// `raw` must be a live instance of `T`'s class for `'a`.
+/// `raw` must be a live instance of `T`'s class as long as it is borrowed.
 #[inline]
-unsafe fn this<'a, T: Native>(raw: &'a *mut ffi::PyObject) -> &'a Ref<T> {
+unsafe fn this<T: Native>(raw: &*mut ffi::PyObject) -> &Ref<T> {
     // SAFETY: the caller's promise.
     unsafe { Ref::from_obj(Obj::peek(raw)) }
 }
@@ -1336,7 +1319,7 @@ unsafe extern "C" fn traverse_slot<T: Native>(
     arg: *mut c_void,
 ) -> c_int {
     let mut visitor = Visit {
-        visit,
+        function: visit,
         arg,
         result: 0,
         scope: PhantomData,
@@ -1346,11 +1329,7 @@ unsafe extern "C" fn traverse_slot<T: Native>(
             // SAFETY: a live object and the words of its plain layout.
             unsafe {
                 visitor.raw(ffi::Py_TYPE(raw).cast());
-                visitor.raw(
-                    *raw.cast::<u8>()
-                        .add(DICT_OFFSET)
-                        .cast::<*mut ffi::PyObject>(),
-                );
+                visitor.raw(*raw.byte_add(DICT_OFFSET).cast::<*mut ffi::PyObject>());
             }
         }
         Layout::Future => {
@@ -1396,10 +1375,7 @@ unsafe fn clear_head<T: Native>(raw: *mut ffi::PyObject) {
         Layout::Plain => {
             // SAFETY: the dict's word in the plain layout; it is emptied before the reference is given up.
             unsafe {
-                let dict = raw
-                    .cast::<u8>()
-                    .add(DICT_OFFSET)
-                    .cast::<*mut ffi::PyObject>();
+                let dict = raw.byte_add(DICT_OFFSET).cast::<*mut ffi::PyObject>();
                 let old = ptr::replace(dict, ptr::null_mut());
                 ffi::Py_XDECREF(old);
             }
@@ -1437,7 +1413,7 @@ unsafe extern "C" fn finalize_slot<T: Native>(raw: *mut ffi::PyObject) {
 /// The offset must be one of the object's.
 unsafe fn word_at(raw: *mut ffi::PyObject, offset: isize) -> *mut ffi::PyObject {
     // SAFETY: the caller's promise.
-    unsafe { *raw.cast::<u8>().offset(offset).cast::<*mut ffi::PyObject>() }
+    unsafe { *raw.byte_offset(offset).cast::<*mut ffi::PyObject>() }
 }
 
 /// Has nobody put anything into the memory of the native base, so that there is nothing to clear?
@@ -1448,12 +1424,7 @@ unsafe fn word_at(raw: *mut ffi::PyObject, offset: isize) -> *mut ffi::PyObject 
 unsafe fn base_is_clean(raw: *mut ffi::PyObject, kind: *mut ffi::PyTypeObject) -> bool {
     const WORDS: usize = (FUTURE_OFFSET - DICT_OFFSET) / mem::size_of::<usize>();
     // SAFETY: the words between the object's head and the payload.
-    let words = unsafe {
-        raw.cast::<u8>()
-            .add(DICT_OFFSET)
-            .cast::<[usize; WORDS]>()
-            .read()
-    };
+    let words = unsafe { raw.byte_add(DICT_OFFSET).cast::<[usize; WORDS]>().read() };
     if words.iter().fold(0, |all, word| all | word) != 0 {
         return false;
     }
@@ -1542,7 +1513,7 @@ unsafe fn destroy<T: Native>(raw: *mut ffi::PyObject) {
     }
     // SAFETY: the payload is dropped once; nobody can reach the object any more.
     unsafe {
-        let payload = raw.cast::<u8>().add(T::LAYOUT.offset()).cast::<T>();
+        let payload = raw.byte_add(T::LAYOUT.offset()).cast::<T>();
         if mem::needs_drop::<T>() {
             let _ = catch_unwind(AssertUnwindSafe(|| ptr::drop_in_place(payload)));
         }

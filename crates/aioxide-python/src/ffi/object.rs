@@ -79,9 +79,9 @@ impl Obj {
     /// Looks at a borrowed pointer as a reference, without counting.
     ///
     /// # Safety
-    /// The object must stay alive for `'a`.
+    /// The object must stay alive as long as `pointer` is borrowed.
     #[inline]
-    pub(super) unsafe fn peek<'a>(pointer: &'a *mut ffi::PyObject) -> &'a Self {
+    pub(super) unsafe fn peek(pointer: &*mut ffi::PyObject) -> &Self {
         // SAFETY: `Obj` is transparent over a non-null pointer, and the caller promises a live object.
         unsafe { &*ptr::from_ref(pointer).cast::<Self>() }
     }
@@ -591,14 +591,14 @@ impl Obj {
     }
 
     /// `iter(self)`.
-    pub(crate) fn iter(&self) -> PyRes {
+    pub(crate) fn iterator(&self) -> PyRes {
         // SAFETY: any object may be asked.
         unsafe { Self::owned(ffi::PyObject_GetIter(self.raw())) }
     }
 
     /// `next(self)`; `None` at the end.
     pub(crate) fn next(&self) -> PyRes<Option<Self>> {
-        // SAFETY: `self` came from `iter`.
+        // SAFETY: `self` came from `iterator`.
         let item = unsafe { ffi::PyIter_Next(self.raw()) };
         if item.is_null() {
             return if Raised::is_set() {
@@ -613,7 +613,7 @@ impl Obj {
 
     /// All items of an iterable.
     pub(crate) fn items(&self) -> PyRes<Vec<Self>> {
-        let iterator = self.iter()?;
+        let iterator = self.iterator()?;
         let mut items = Vec::new();
         while let Some(item) = iterator.next()? {
             items.push(item);
@@ -736,12 +736,6 @@ impl Obj {
         let name = Self::str(module)?;
         // SAFETY: a `str`.
         unsafe { Self::owned(ffi::PyImport_Import(name.raw())) }
-    }
-
-    /// The number of references to the object.
-    pub(crate) fn refcount(&self) -> isize {
-        // SAFETY: a live object.
-        unsafe { ffi::Py_REFCNT(self.raw()) }
     }
 }
 

@@ -27,13 +27,11 @@ pub(crate) fn check_signals() -> PyRes<()> {
 }
 
 /// The identity of this thread, as `threading.get_ident` gives it.
+#[expect(
+    clippy::useless_conversion,
+    reason = "the C type's width differs between platforms"
+)]
 pub(crate) fn ident() -> u64 {
-    // SAFETY: no preconditions. The width of the C type differs between platforms.
-    #[expect(
-        clippy::useless_conversion,
-        reason = "the C type's width differs between platforms"
-    )]
-    unsafe {
-        u64::from(ffi::PyThread_get_thread_ident())
-    }
+    // SAFETY: no preconditions.
+    u64::from(unsafe { ffi::PyThread_get_thread_ident() })
 }

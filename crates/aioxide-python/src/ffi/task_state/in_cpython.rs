@@ -104,13 +104,6 @@ impl Registration {
     pub(crate) const fn new() -> Self {
         Self(Cell::new(ptr::null_mut()))
     }
-
-    /// Is the task registered?
-    pub(crate) fn is_registered(&self) -> bool {
-        let node = self.0.get();
-        // SAFETY: the node of the task whose payload we are in.
-        !node.is_null() && !unsafe { (*node).next }.is_null()
-    }
 }
 
 impl Drop for Registration {

@@ -78,16 +78,16 @@ impl Table {
 }
 
 /// Where a task stands in the registry: a plain field of the task's payload.
-pub struct Registration(Cell<u32>);
+pub(crate) struct Registration(Cell<u32>);
 
 impl Registration {
     /// Of a task that is not registered.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(Cell::new(0))
     }
 
     /// Is the task registered?
-    pub fn is_registered(&self) -> bool {
+    pub(crate) fn is_registered(&self) -> bool {
         self.0.get() != 0
     }
 
@@ -109,13 +109,13 @@ impl Drop for Registration {
 
 /// Nothing to prepare. Called once at import, after the classes are made.
 #[expect(clippy::unnecessary_wraps, reason = "newer versions may raise")]
-pub fn init() -> PyRes<()> {
+pub(crate) fn init() -> PyRes<()> {
     Ok(())
 }
 
 /// Adds a task to the registry. Does nothing if it is registered already.
 #[inline]
-pub fn register<T: Native>(task: &Ref<T>, at: &Registration) {
+pub(crate) fn register<T: Native>(task: &Ref<T>, at: &Registration) {
     assert_in_payload(task, at);
     if !at.is_registered() {
         // The entry is freed by `unregister`, or when the payload with `at` is dropped: both before the memory goes.
@@ -129,13 +129,13 @@ pub fn register<T: Native>(task: &Ref<T>, at: &Registration) {
 ///
 /// Works in any thread and for a task without references, which it neither adds nor takes.
 #[inline]
-pub fn unregister<T: Native>(task: &Ref<T>, at: &Registration) {
+pub(crate) fn unregister<T: Native>(task: &Ref<T>, at: &Registration) {
     assert_in_payload(task, at);
     at.leave();
 }
 
 /// The tasks that only we know of, but for those that are just dying.
-pub fn registered() -> Vec<Obj> {
+pub(crate) fn registered() -> Vec<Obj> {
     REGISTRY.with(|table| {
         table
             .entries
@@ -153,44 +153,39 @@ pub fn registered() -> Vec<Obj> {
 }
 
 /// The loop that runs in this thread.
-pub fn running_loop() -> PyRes<Option<Obj>> {
+pub(crate) fn running_loop() -> PyRes<Option<Obj>> {
     let running = GET_RUNNING_LOOP.get()?.call([])?;
     Ok((!running.is_none()).then_some(running))
 }
 
-/// Is `loop_` the one that runs in this thread?
-pub fn is_running_loop(loop_: &Obj) -> PyRes<bool> {
-    Ok(GET_RUNNING_LOOP.get()?.call([])?.is(loop_))
-}
+/// Before 3.14 nobody looks at a task from outside.
+#[inline]
+pub(crate) fn publish_task<T: Native>(_task: &Ref<T>, _coro: &Obj, _name: Option<&Obj>) {}
 
 /// Before 3.14 nobody looks at a task from outside.
 #[inline]
-pub fn publish_task<T: Native>(_task: &Ref<T>, _coro: &Obj, _name: Option<&Obj>) {}
+pub(crate) fn publish_name<T: Native>(_task: &Ref<T>, _name: &Obj) {}
 
 /// Before 3.14 nobody looks at a task from outside.
 #[inline]
-pub fn publish_name<T: Native>(_task: &Ref<T>, _name: &Obj) {}
-
-/// Before 3.14 nobody looks at a task from outside.
-#[inline]
-pub fn retract_task<T: Native>(_task: &Ref<T>) {}
+pub(crate) fn retract_task<T: Native>(_task: &Ref<T>) {}
 
 /// Before 3.14 futures do not know who waits for them.
 #[inline]
 #[expect(clippy::unnecessary_wraps, reason = "newer versions may raise")]
-pub fn add_awaited_by(_future: &Obj, _waiter: &Obj) -> PyRes<()> {
+pub(crate) fn add_awaited_by(_future: &Obj, _waiter: &Obj) -> PyRes<()> {
     Ok(())
 }
 
 /// Before 3.14 futures do not know who waits for them.
 #[inline]
 #[expect(clippy::unnecessary_wraps, reason = "newer versions may raise")]
-pub fn discard_awaited_by(_future: &Obj, _waiter: &Obj) -> PyRes<()> {
+pub(crate) fn discard_awaited_by(_future: &Obj, _waiter: &Obj) -> PyRes<()> {
     Ok(())
 }
 
 /// Before 3.14 futures do not know who waits for them.
 #[expect(clippy::unnecessary_wraps, reason = "newer versions may raise")]
-pub fn awaited_by(_future: &Obj) -> PyRes<Option<Obj>> {
+pub(crate) fn awaited_by(_future: &Obj) -> PyRes<Option<Obj>> {
     Ok(None)
 }
