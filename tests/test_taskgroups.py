@@ -181,7 +181,7 @@ def test_errors_of_inactive_groups():
         coro = give(1)
         with pytest.raises(RuntimeError, match=r"TaskGroup <TaskGroup> has not been entered"):
             group.create_task(coro)
-        if sys.version_info >= (3, 12):
+        if sys.version_info >= (3, 13):
             with pytest.raises(RuntimeError, match="cannot reuse"):
                 coro.send(None)
         coro.close()
