@@ -1416,18 +1416,30 @@ unsafe fn word_at(raw: *mut ffi::PyObject, offset: isize) -> *mut ffi::PyObject 
     unsafe { *raw.byte_offset(offset).cast::<*mut ffi::PyObject>() }
 }
 
+/// The words of the native base's memory.
+const BASE_WORDS: usize = (FUTURE_OFFSET - DICT_OFFSET) / mem::size_of::<usize>();
+
 /// Has nobody put anything into the memory of the native base, so that there is nothing to clear?
+///
+/// # Safety
+/// `raw` must be an instance of a class in the future layout.
+#[inline]
+unsafe fn base_is_clean(raw: *mut ffi::PyObject) -> bool {
+    // SAFETY: the words between the object's head and the payload.
+    let words = unsafe {
+        raw.byte_add(DICT_OFFSET)
+            .cast::<[usize; BASE_WORDS]>()
+            .read()
+    };
+    words.iter().fold(0, |all, word| all | word) == 0
+}
+
+/// Has anybody set an attribute on the object?
 ///
 /// # Safety
 /// `raw` must be an instance of a class in the future layout, `kind` its class.
 #[inline]
-unsafe fn base_is_clean(raw: *mut ffi::PyObject, kind: *mut ffi::PyTypeObject) -> bool {
-    const WORDS: usize = (FUTURE_OFFSET - DICT_OFFSET) / mem::size_of::<usize>();
-    // SAFETY: the words between the object's head and the payload.
-    let words = unsafe { raw.byte_add(DICT_OFFSET).cast::<[usize; WORDS]>().read() };
-    if words.iter().fold(0, |all, word| all | word) != 0 {
-        return false;
-    }
+unsafe fn has_attributes(raw: *mut ffi::PyObject, kind: *mut ffi::PyTypeObject) -> bool {
     // SAFETY: a live type.
     let dict_offset = unsafe { (*kind).tp_dictoffset };
     // A managed dict stands before the object, three words back, and its offset is given as -1.
@@ -1437,7 +1449,7 @@ unsafe fn base_is_clean(raw: *mut ffi::PyObject, kind: *mut ffi::PyTypeObject) -
         dict_offset
     };
     // SAFETY: where the object keeps its dict.
-    unsafe { word_at(raw, dict_offset).is_null() && has_no_inline_values(raw, kind) }
+    unsafe { !word_at(raw, dict_offset).is_null() || !has_no_inline_values(raw, kind) }
 }
 
 /// Are there no attributes in the room behind the object? Future classes have such a room from 3.14 on.
@@ -1505,10 +1517,17 @@ unsafe fn destroy<T: Native>(raw: *mut ffi::PyObject) {
         }
         if T::LAYOUT == Layout::Plain {
             clear_head::<T>(raw);
-        } else if !base_is_clean(raw, kind) {
-            clear_head::<T>(raw);
-            // Clearing leaves traces in the room for attributes: another object shall not start with them.
-            reusable = false;
+        } else {
+            let attributes = has_attributes(raw, kind);
+            if attributes || !base_is_clean(raw) {
+                clear_head::<T>(raw);
+                // Of attributes, traces stay in the room for them: another object shall not start with these.
+                reusable &= !attributes;
+                // What is left are flags of the object's life; every reference is gone, as on the list it has to be.
+                raw.byte_add(DICT_OFFSET)
+                    .cast::<[usize; BASE_WORDS]>()
+                    .write([0; BASE_WORDS]);
+            }
         }
     }
     // SAFETY: the payload is dropped once; nobody can reach the object any more.
