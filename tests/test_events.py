@@ -111,7 +111,7 @@ def test_flag_without_a_truth_value(loop):
 def test_errors_name_the_class_without_its_module(loop):
     handle = loop.call_later(1, print)
     with pytest.raises(TypeError, match="'TimerHandle' and 'int'"):
-        handle < 3  # noqa: B015
+        handle < 3
     handle.cancel()
 
 

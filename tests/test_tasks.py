@@ -1,6 +1,7 @@
 """Tasks: what wakes them, what cancels them, what they let go of."""
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import sys
@@ -77,10 +78,8 @@ def test_cancel_counts_once_when_the_future_was_cancelled_too(loop):
     """A task that swallows the error goes on, and is not cancelled a second time."""
 
     async def swallow(future):
-        try:
+        with contextlib.suppress(asyncio.CancelledError):
             await future
-        except asyncio.CancelledError:
-            pass
         for _ in range(3):
             await asyncio.sleep(0)
         return "done"
@@ -97,7 +96,7 @@ def test_cancelled_task_does_not_leave_the_exception_of_its_future(loop, caplog)
     future = loop.create_future()
 
     async def wait():
-        await future
+        await future  # noqa: F821
 
     task = loop.create_task(wait())
     turn(loop)
@@ -136,7 +135,7 @@ def test_task_that_yields_itself(loop):
     async def main():
         await plain()
 
-    with pytest.raises(RuntimeError, match="^Task cannot await on itself: "):
+    with pytest.raises(RuntimeError, match=r"^Task cannot await on itself: "):
         loop.run_until_complete(main())
 
 
@@ -177,6 +176,7 @@ def test_eager_start_in_a_context_that_is_entered(loop):
     """The error reaches the caller, who stays the current task. Later versions of CPython lose it."""
     if not isinstance(loop, aioxide.Loop):
         pytest.skip("a bug of the stdlib")
+
     async def value():
         return 1
 
