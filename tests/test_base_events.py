@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import math
+import sys
 import threading
 
 import pytest
@@ -135,6 +136,8 @@ def test_great_number_of_cancelled_timers(loop):
 
 
 def test_run_in_a_run(loop):
+    if sys.version_info[:3] == (3, 13, 0) and not isinstance(loop, aioxide.Loop):
+        pytest.skip("the stdlib of 3.13.0 forgets that it is running")
     errors = []
 
     def again():

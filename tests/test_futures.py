@@ -163,7 +163,7 @@ def test_looking_at_callbacks_while_garbage_adds_one(loop):
 
 
 def test_iterator_that_is_over(loop):
-    if sys.version_info < (3, 13) and not isinstance(loop, aioxide.Loop):
+    if sys.version_info < (3, 14) and not isinstance(loop, aioxide.Loop):
         pytest.skip("the stdlib raises SystemError")
     iterator = loop.create_future().__await__()
     iterator.close()
