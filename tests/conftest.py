@@ -1,10 +1,13 @@
-"""What holds for every test: it leaves no error report of asyncio behind."""
+"""What holds for every test: it leaves no error report of asyncio behind. And what most tests start from."""
 
+import asyncio
 import gc
 import logging
 from collections.abc import Iterator
 
 import pytest
+
+import aioxide
 
 
 class _Reports(logging.Handler):
@@ -36,3 +39,18 @@ def no_error_reports(request: pytest.FixtureRequest) -> Iterator[None]:
         logger.removeHandler(reports)
     if reports.records and request.node.get_closest_marker("logs_errors") is None:
         pytest.fail("\n".join(record.getMessage() for record in reports.records), pytrace=False)
+
+
+@pytest.fixture(params=[asyncio, aioxide], ids=["stdlib", "aioxide"])
+def aio(request):
+    """The namespace under test."""
+    return request.param
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "debug"])
+def loop(aio, request):
+    """A loop of the namespace."""
+    loop = asyncio.SelectorEventLoop() if aio is asyncio else aioxide.new_event_loop()
+    loop.set_debug(request.param)
+    yield loop
+    loop.close()

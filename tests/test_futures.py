@@ -1,6 +1,5 @@
 """Futures: their callbacks, whatever these do, and the iterators that wait for them."""
 
-import asyncio
 import contextvars
 import gc
 import sys
@@ -9,21 +8,6 @@ import weakref
 import pytest
 
 import aioxide
-
-
-@pytest.fixture(params=[asyncio, aioxide], ids=["stdlib", "aioxide"])
-def aio(request):
-    """The namespace under test."""
-    return request.param
-
-
-@pytest.fixture(params=[False, True], ids=["plain", "debug"])
-def loop(aio, request):
-    """A loop of the namespace."""
-    loop = asyncio.SelectorEventLoop() if aio is asyncio else aioxide.new_event_loop()
-    loop.set_debug(request.param)
-    yield loop
-    loop.close()
 
 
 def turn(loop, times=1):

@@ -15,7 +15,9 @@ use crate::ffi::{
     Args, Builtin, Machine, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Visit, task_state,
 };
 use crate::futures::{Observer, observe_any, unobserve_any};
-use crate::tasks::{Task, cancel_any, current_task, ensure_future};
+use crate::tasks::{
+    Task, cancel_any, cancel_task, cancelling, current_task, ensure_future, uncancel_task,
+};
 use crate::waiter::{Waiter, is_done, result_of, set_result};
 use crate::{names, stdlib};
 
@@ -71,31 +73,6 @@ static EXPIRED: Alarm = Alarm {
     qualname: "Timeout._on_timeout",
 };
 
-/// `task.cancel()`.
-fn cancel_task(task: &Obj) -> PyRes<()> {
-    match Task::class().exact(task) {
-        Some(native) => native.cancel(None).map(drop),
-        None => task.method(names::cancel(), []).map(drop),
-    }
-}
-
-/// `task.cancelling()`.
-#[inline]
-fn cancelling(task: &Obj) -> PyRes<i64> {
-    match Task::class().exact(task) {
-        Some(native) => Ok(native.cancelling()),
-        None => task.method(names::cancelling(), [])?.as_i64(),
-    }
-}
-
-/// `task.uncancel()`.
-fn uncancel(task: &Obj) -> PyRes<i64> {
-    match Task::class().exact(task) {
-        Some(native) => Ok(native.uncancel()),
-        None => task.method(names::uncancel(), [])?.as_i64(),
-    }
-}
-
 impl Deadline {
     /// Sets it for the current task.
     #[inline]
@@ -149,7 +126,7 @@ impl Deadline {
         match outcome {
             Ok(value) => {
                 if self.has_come()? {
-                    self.keep_cancelled(uncancel(&self.task)?)?;
+                    self.keep_cancelled(uncancel_task(&self.task)?)?;
                 }
                 Ok(value)
             }
@@ -180,7 +157,7 @@ impl Deadline {
     /// The `TimeoutError` to raise instead of what came out, if the deadline is the only reason for it.
     #[cold]
     fn convert(&mut self, exception: &Obj) -> PyRes<Option<Obj>> {
-        if !self.has_come()? || uncancel(&self.task)? > self.cancelling {
+        if !self.has_come()? || uncancel_task(&self.task)? > self.cancelling {
             return Ok(None);
         }
         if exception.isinstance(stdlib::cancelled_error()?)? {

@@ -876,15 +876,13 @@ impl<T: Native> ClassBuilder<T> {
             slot: ffi::Py_tp_members,
             pfunc: members,
         });
-        if !self.getset.iter().any(|entry| entry.name.is_null()) {
-            self.getset.push(ffi::PyGetSetDef {
-                name: c"__dict__".as_ptr(),
-                get: Some(ffi::PyObject_GenericGetDict),
-                set: Some(ffi::PyObject_GenericSetDict),
-                doc: ptr::null(),
-                closure: ptr::null_mut(),
-            });
-        }
+        self.getset.push(ffi::PyGetSetDef {
+            name: c"__dict__".as_ptr(),
+            get: Some(ffi::PyObject_GenericGetDict),
+            set: Some(ffi::PyObject_GenericSetDict),
+            doc: ptr::null(),
+            closure: ptr::null_mut(),
+        });
     }
 
     /// Makes the class.

@@ -496,16 +496,13 @@ impl Obj {
             // SAFETY: a float.
             return Ok(unsafe { ffi::PyFloat_AS_DOUBLE(self.raw()) });
         }
-        if self.is_exact_int() {
+        let value = if self.is_exact_int() {
             // SAFETY: an int.
-            let value = unsafe { ffi::PyLong_AsDouble(self.raw()) };
-            if value.to_bits() == (-1.0f64).to_bits() && Raised::is_set() {
-                return Err(Raised::SET);
-            }
-            return Ok(value);
-        }
-        // SAFETY: any object may be asked.
-        let value = unsafe { ffi::PyFloat_AsDouble(self.raw()) };
+            unsafe { ffi::PyLong_AsDouble(self.raw()) }
+        } else {
+            // SAFETY: any object may be asked.
+            unsafe { ffi::PyFloat_AsDouble(self.raw()) }
+        };
         if value.to_bits() == (-1.0f64).to_bits() && Raised::is_set() {
             return Err(Raised::SET);
         }

@@ -11,7 +11,7 @@ use crate::mixins::LoopBound;
 use crate::waiter::{Waiter, is_done, set_result};
 
 use super::waiters::Waiters;
-use super::{Bound, MODULE, bound, loop_of, repr_with};
+use super::{Bound, MODULE, bound, join, repr_with};
 
 /// A flag that tasks wait for.
 struct Event {
@@ -91,11 +91,7 @@ struct Wait {
 impl Wait {
     /// Joins the queue.
     fn join(&mut self) -> PyRes<Sent> {
-        let mut waiter = Waiter::create(&loop_of(&self.event)?)?;
-        self.event.waiters.push(waiter.future())?;
-        let sent = waiter.start();
-        self.waiter = Some(waiter);
-        sent
+        join(&self.event, &self.event.waiters, &mut self.waiter)
     }
 
     /// Leaves the queue.

@@ -15,7 +15,7 @@ use crate::waiter::{Waiter, is_done, set_result};
 use crate::{names, stdlib};
 
 use super::waiters::Waiters;
-use super::{Bound, Guard, MODULE, bound, guarding, loop_of, repr_with};
+use super::{Bound, Guard, MODULE, bound, guarding, join, repr_with};
 
 /// A lock.
 pub(super) struct Lock {
@@ -167,11 +167,7 @@ impl Acquire {
 
     /// Joins the queue.
     fn join(&mut self) -> PyRes<Sent> {
-        let mut waiter = Waiter::create(&loop_of(&self.lock)?)?;
-        self.lock.waiters.push(waiter.future())?;
-        let sent = waiter.start();
-        self.waiter = Some(waiter);
-        sent
+        join(&self.lock, &self.lock.waiters, &mut self.waiter)
     }
 
     /// Leaves the queue, with the lock or with an error.

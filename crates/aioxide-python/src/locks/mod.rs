@@ -18,6 +18,7 @@ mod waiters;
 use crate::coroutines::{Delegate, coroutine};
 use crate::ffi::{ClassBuilder, Machine, Native, Obj, PyRes, Ref, Resume, Sent, Visit};
 use crate::mixins::LoopBound;
+use crate::waiter::Waiter;
 use crate::{names, stdlib};
 
 use waiters::Waiters;
@@ -58,6 +59,15 @@ fn loop_of<T: Bound>(this: &Ref<T>) -> PyRes {
         return this.loop_bound().get(this.obj());
     }
     this.obj().method(names::private_get_loop(), [])
+}
+
+/// Begins to wait in a queue; `place` keeps what is waited for.
+fn join<T: Bound>(this: &Ref<T>, waiters: &Waiters, place: &mut Option<Waiter>) -> PyRes<Sent> {
+    let mut waiter = Waiter::create(&loop_of(this)?)?;
+    waiters.push(waiter.future())?;
+    let sent = waiter.start();
+    *place = Some(waiter);
+    sent
 }
 
 /// `__getstate__()`: what `copy` and `pickle` take along, as they would from a class of Python's.

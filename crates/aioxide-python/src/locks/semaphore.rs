@@ -15,7 +15,7 @@ use crate::{names, stdlib};
 
 use super::number::Number;
 use super::waiters::Waiters;
-use super::{Bound, Guard, MODULE, bound, copied, guarding, loop_of, repr_with};
+use super::{Bound, Guard, MODULE, bound, copied, guarding, join, repr_with};
 
 /// A number of permits.
 struct Semaphore {
@@ -181,11 +181,7 @@ struct Acquire {
 impl Acquire {
     /// Joins the queue.
     fn join(&mut self) -> PyRes<Sent> {
-        let mut waiter = Waiter::create(&loop_of(&self.semaphore)?)?;
-        self.semaphore.waiters.push(waiter.future())?;
-        let sent = waiter.start();
-        self.waiter = Some(waiter);
-        sent
+        join(&self.semaphore, &self.semaphore.waiters, &mut self.waiter)
     }
 
     /// Leaves the queue.

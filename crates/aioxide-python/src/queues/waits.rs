@@ -1,7 +1,7 @@
 //! The bodies of `Queue.put`, `Queue.get` and `Queue.join`.
 
 use crate::coroutines::Delegate;
-use crate::ffi::{Machine, Obj, PyRes, Raised, Ref, Resume, Sent, Visit};
+use crate::ffi::{Machine, Obj, PyRes, Ref, Resume, Sent, Visit, finally};
 use crate::names;
 use crate::tasks::cancel_any;
 use crate::waiter::{Waiter, is_cancelled};
@@ -31,25 +31,12 @@ impl Ref<Queue> {
                 *place = None;
                 Ok(None)
             }
-            Err(raised) => Err(match place.take() {
-                Some(waiter) => self.give_up(side, waiter.future(), raised),
-                None => raised,
-            }),
+            Err(raised) => match place.take() {
+                // It failed or was cancelled; a wake-up that came nevertheless must not be lost.
+                Some(waiter) => finally(Err(raised), || self.leave(side, waiter.future())),
+                None => Err(raised),
+            },
         }
-    }
-
-    /// Ends a wait that failed or was cancelled, without losing a wake-up that came nevertheless.
-    #[cold]
-    fn give_up(&self, side: Side, future: &Obj, raised: Raised) -> Raised {
-        let exception = raised.take();
-        let Err(newer) = self.leave(side, future) else {
-            return Raised::restore(exception);
-        };
-        let newer = newer.take();
-        if !newer.is(&exception) && newer.exception_context().is_none() {
-            newer.set_exception_context(Some(exception));
-        }
-        Raised::restore(newer)
     }
 
     /// Leaves the line of one side.
