@@ -167,9 +167,10 @@ impl Native for StreamTransport {
     }
 
     fn finalize(this: &Ref<Self>) {
-        let Some(sock) = this.sock.take() else {
+        // The collector asks for every object.
+        if this.sock.is_none() {
             return;
-        };
+        }
         let warned = this
             .obj()
             .repr()
@@ -177,6 +178,9 @@ impl Native for StreamTransport {
         if let Err(raised) = warned {
             raised.write_unraisable(Some(this.obj()));
         }
+        let Some(sock) = this.sock.take() else {
+            return;
+        };
         let ended = sock
             .method(names::close(), [])
             .and_then(|_| this.detach_server());
