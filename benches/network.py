@@ -279,15 +279,21 @@ def check_end(subject: Process) -> None:
     """Fails if the process under test has ended, or complained."""
     if subject.popen.poll() is not None:
         raise Failed(subject.why())
+    # It has yet to see that its clients have gone.
+    settled(subject.pid)
     if "Traceback" in subject.complaints():
         raise Failed(f"it complained: {subject.why()}")
 
 
 def measure(row: NetworkRow, provider: str, extent: Extent) -> dict[str, float]:
     """The figures of a cell: `value` is the row's, others are for the details."""
-    with contextlib.ExitStack() as stack:
-        cell = Cell(row, provider, stack)
-        return measure_client(cell, extent) if row.kind == "connect" else measure_server(cell, extent)
+    try:
+        with contextlib.ExitStack() as stack:
+            cell = Cell(row, provider, stack)
+            return measure_client(cell, extent) if row.kind == "connect" else measure_server(cell, extent)
+    except OSError as error:
+        # A pipe or a file in /proc of a process that has gone.
+        raise Failed(str(error)) from error
 
 
 def measure_server(cell: Cell, extent: Extent) -> dict[str, float]:
@@ -299,7 +305,8 @@ def measure_server(cell: Cell, extent: Extent) -> dict[str, float]:
     peer = cell.start_peer(peer_command(row), address, options)
     with heard_from(peer, subject):
         peer.hear()
-    before, memory = settled(subject.pid), private_bytes(subject.pid)
+    before = settled(subject.pid)
+    memory = private_bytes(subject.pid)
     peer.say("go")
     with heard_from(peer, subject):
         report = json.loads(peer.hear())
@@ -322,6 +329,8 @@ def heard_from(peer: Process, subject: Process) -> Iterator[None]:
     try:
         yield
     except Failed:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subject.popen.wait(0.2)
         if subject.popen.poll() is not None or subject.complaints():
             raise Failed(f"{peer.why()}; the server: {subject.why()}") from None
         raise

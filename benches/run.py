@@ -364,7 +364,7 @@ def main() -> int:
         tables.append(details(over_network, names, samples))
     print(head, *map(plain, tables), sep="\n\n")
     for reason, labels in by_reason(missing).items():
-        print(f"not available: {', '.join(labels)}: {reason}")
+        print(f"not available: {'; '.join(labels)}: {reason}")
     for label, reason in failures.items():
         print(f"failed: {label}: {reason}")
     if options.markdown:
