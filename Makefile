@@ -73,6 +73,7 @@ conformance: build ## Run CPython's own test_asyncio with every asyncio name nat
 	$(BIN)/python tests/conformance/run.py $(ARGS)
 
 bench: build $(VENV)/.bench-tools ## Compare with the stdlib, uvloop and other loops
+	CARGO_TARGET_DIR=target/load cargo build --quiet --release $(LOCKED) -p aioxide-load
 	$(BIN)/python benches/run.py $(ARGS)
 
 stress: build ## Run the tests that take minutes

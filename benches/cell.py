@@ -14,28 +14,25 @@ import providers
 from rows import Row, load
 
 
-def measure(row: Row, n: int, loop_factory) -> tuple[float, float]:
-    """Runs `n` operations; returns the CPU seconds of all threads and the row's own figure."""
-    figure = None
+def measure(row: Row, n: int, loop_factory) -> tuple[float, float, float | None]:
+    """Runs `n` operations; returns the CPU seconds of all threads, those of the clock, and the row's own figure."""
 
-    async def timed() -> float:
-        nonlocal figure
-        start = time.process_time()
+    async def timed() -> tuple[float, float, float | None]:
+        wall, cpu = time.perf_counter(), time.process_time()
         figure = await row.bench(n)
-        return time.process_time() - start
+        return time.process_time() - cpu, time.perf_counter() - wall, figure
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         providers.check(sys.argv[2], runner.get_loop())
         gc.collect()
-        seconds = runner.run(timed())
-    return seconds, figure
+        return runner.run(timed())
 
 
 def calibrate(row: Row, target: float, loop_factory) -> int:
     """The number of operations that takes about `target` seconds of CPU; warms the process up as well."""
     n = row.quantum
     while True:
-        seconds, _ = measure(row, n, loop_factory)
+        seconds, _, _ = measure(row, n, loop_factory)
         if seconds >= target / 8:
             quanta = max(1, round(n * target / seconds / row.quantum))
             return quanta * row.quantum
@@ -56,14 +53,13 @@ def main() -> None:
     if command == "fixed":
         measure(row, int(sys.argv[4]), loop_factory)
         return
-    if row.unit == "B":
-        n = row.quantum
-        _, value = measure(row, n, loop_factory)
-    else:
-        n = calibrate(row, float(sys.argv[4]), loop_factory)
-        seconds, _ = measure(row, n, loop_factory)
-        value = seconds / n * 1e9
-    print(json.dumps({"value": value, "n": n}))
+    if row.unit != "ns":
+        *_, value = measure(row, row.quantum, loop_factory)
+        print(json.dumps({"value": value}))
+        return
+    n = calibrate(row, float(sys.argv[4]), loop_factory)
+    cpu, wall, _ = measure(row, n, loop_factory)
+    print(json.dumps({"value": cpu / n * 1e9, "rate": n / wall}))
 
 
 if __name__ == "__main__":

@@ -8,9 +8,22 @@ import dataclasses
 import importlib
 from collections.abc import Awaitable, Callable
 
-MODULES = ("bench_tasks", "bench_combinators", "bench_sync", "bench_loop", "bench_memory")
+MODULES = ("bench_tasks", "bench_combinators", "bench_sync", "bench_loop", "bench_memory", "bench_network")
 
 Bench = Callable[[int], Awaitable[float | None]]
+
+
+class Missing(Exception):
+    """The provider does not have what the row needs."""
+
+
+class Failed(Exception):
+    """The cell gave no figure."""
+
+
+def problem(reason: str) -> Missing | Failed:
+    """The exception for what a process said when it ended."""
+    return Missing(reason) if reason.startswith("NotImplementedError") else Failed(reason)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,13 +33,13 @@ class Row:
     name: str
     """What the report prints and `--only` matches."""
     group: str
-    """task, combinator, primitive, loop or memory; the first three make the geometric mean."""
+    """task, combinator, primitive, loop, memory or network; the first three make the geometric mean."""
     bench: Bench
-    """Does `n` operations; a memory row returns its own figure."""
+    """Does `n` operations; a row whose unit is not ns returns its own figure."""
     quantum: int
     """`n` is always a multiple of this."""
     unit: str
-    """ns for CPU time per operation, B for bytes per object."""
+    """ns for CPU time per operation, B for bytes per object, or turns of the loop."""
 
 
 MEAN_GROUPS = ("task", "combinator", "primitive")

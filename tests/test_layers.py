@@ -8,7 +8,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 ARCHITECTURE = ROOT / "ARCHITECTURE.md"
-CRATES = ("aioxide-engine", "aioxide-python")
+CRATES = ("aioxide-engine", "aioxide-load", "aioxide-python")
 
 EXCEPTIONS = {
     ("aioxide-python", "ffi", "names"): (
