@@ -59,6 +59,7 @@ mod remote;
 pub mod resolver;
 mod scheduler;
 mod selector;
+pub mod socket;
 mod timers;
 mod wait;
 mod waker;
