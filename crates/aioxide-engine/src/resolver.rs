@@ -63,6 +63,12 @@ pub fn is_numeric_name(flags: i32) -> bool {
     flags & numbers == numbers
 }
 
+/// `SOCK_STREAM`.
+pub const STREAM: i32 = libc::SOCK_STREAM;
+
+/// `SOCK_DGRAM`.
+pub const DATAGRAM: i32 = libc::SOCK_DGRAM;
+
 /// A kind of socket and the protocol that goes with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transport {
@@ -74,13 +80,13 @@ pub struct Transport {
 
 /// TCP.
 const TCP: Transport = Transport {
-    kind: libc::SOCK_STREAM,
+    kind: STREAM,
     protocol: libc::IPPROTO_TCP,
 };
 
 /// UDP.
 const UDP: Transport = Transport {
-    kind: libc::SOCK_DGRAM,
+    kind: DATAGRAM,
     protocol: libc::IPPROTO_UDP,
 };
 
@@ -118,8 +124,8 @@ impl Hints {
             return None;
         }
         match (self.kind, self.protocol) {
-            (libc::SOCK_STREAM, 0 | libc::IPPROTO_TCP) | (0, libc::IPPROTO_TCP) => Some(&[TCP]),
-            (libc::SOCK_DGRAM, 0 | libc::IPPROTO_UDP) | (0, libc::IPPROTO_UDP) => Some(&[UDP]),
+            (STREAM, 0 | libc::IPPROTO_TCP) | (0, libc::IPPROTO_TCP) => Some(&[TCP]),
+            (DATAGRAM, 0 | libc::IPPROTO_UDP) | (0, libc::IPPROTO_UDP) => Some(&[UDP]),
             (0, 0) if cfg!(target_env = "gnu") => Some(&[TCP, UDP, RAW]),
             _ => None,
         }

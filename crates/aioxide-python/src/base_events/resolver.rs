@@ -14,14 +14,16 @@
 //!
 //! Differs: asyncio uses the default executor, through `run_in_executor`, whatever it was set to or overridden with.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddrV4, SocketAddrV6};
 
 use aioxide_engine::resolver;
+use aioxide_engine::socket::Address;
 
+use crate::addresses;
 use crate::chaining::wrap_future;
 use crate::coroutines::{Coroutine, coroutine};
 use crate::events::EventLoop;
-use crate::ffi::{Args, ClassBuilder, Machine, Obj, PyRes, Raised, Ref, Resume, Sent, Visit};
+use crate::ffi::{Args, ClassBuilder, Machine, Obj, PyRes, Ref, Resume, Sent, Visit};
 use crate::waiter::Waiter;
 use crate::{names, stdlib};
 
@@ -135,16 +137,22 @@ impl Lookup {
         self.loop_.check_closed()?;
         let args = std::mem::take(&mut self.args);
         let mut function = self.function.find()?;
-        let at_once = match self.function {
-            Function::GetAddrInfo => never_asks_for_addresses(&args)?,
-            Function::GetNameInfo => never_asks_for_names(&args)?,
-        } && self.function.is_stdlib(&function)?;
-        if matches!(self.function, Function::GetAddrInfo) {
-            if self.loop_.debug.get() {
-                function = self.loop_.obj().getattr(names::getaddrinfo_debug())?;
-            } else if at_once && let Some(infos) = literal_infos(&args)? {
-                return Ok(Sent::Return(infos));
+        let mut at_once = self.function.is_stdlib(&function)?;
+        match self.function {
+            Function::GetAddrInfo => {
+                let debug = self.loop_.debug.get();
+                if at_once
+                    && !debug
+                    && let Some(infos) = literal_infos(&args)?
+                {
+                    return Ok(Sent::Return(infos));
+                }
+                at_once = at_once && never_asks_for_addresses(&args)?;
+                if debug {
+                    function = self.loop_.obj().getattr(names::getaddrinfo_debug())?;
+                }
             }
+            Function::GetNameInfo => at_once = at_once && never_asks_for_names(&args)?,
         }
         if at_once {
             return function.call_args(&args).map(Sent::Return);
@@ -216,9 +224,7 @@ fn ascii(object: &Obj) -> PyRes<Option<String>> {
     let text = if object.is_exact_str() {
         object.text()?
     } else if object.is_exactly(stdlib::bytes()?) {
-        object
-            .method(names::decode(), [names::latin_1()])?
-            .text()?
+        object.method(names::decode(), [names::latin_1()])?.text()?
     } else {
         return Ok(None);
     };
@@ -267,9 +273,12 @@ fn literal_infos(args: &[Obj]) -> PyRes<Option<Obj>> {
     let [host, port, family, kind, protocol, flags] = args else {
         return Ok(None);
     };
-    let (Some(family), Some(kind), Some(protocol), Some(flags)) =
-        (c_int(family)?, c_int(kind)?, c_int(protocol)?, c_int(flags)?)
-    else {
+    let (Some(family), Some(kind), Some(protocol), Some(flags)) = (
+        c_int(family)?,
+        c_int(kind)?,
+        c_int(protocol)?,
+        c_int(flags)?,
+    ) else {
         return Ok(None);
     };
     let hints = resolver::Hints {
@@ -300,4 +309,27 @@ fn literal_infos(args: &[Obj]) -> PyRes<Option<Obj>> {
         .map(|transport| info(address, number, *transport))
         .collect::<PyRes<Vec<Obj>>>()?;
     Obj::list_of(infos).map(Some)
+}
+
+/// One entry of an answer.
+fn info(address: IpAddr, port: u16, transport: resolver::Transport) -> PyRes {
+    let (family, address) = match address {
+        IpAddr::V4(ip) => (stdlib::af_inet()?, Address::V4(SocketAddrV4::new(ip, port))),
+        IpAddr::V6(ip) => (
+            stdlib::af_inet6()?,
+            Address::V6(SocketAddrV6::new(ip, port, 0, 0)),
+        ),
+    };
+    let kind = match transport.kind {
+        resolver::STREAM => stdlib::sock_stream()?,
+        resolver::DATAGRAM => stdlib::sock_dgram()?,
+        _ => stdlib::sock_raw()?,
+    };
+    Obj::tuple([
+        family.clone(),
+        kind.clone(),
+        Obj::int(transport.protocol.into())?,
+        names::nothing().clone(),
+        addresses::to_python(Some(&address))?,
+    ])
 }
