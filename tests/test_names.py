@@ -147,7 +147,7 @@ ODD_HOSTS = [
     "127.0.0.1\0",
     "local\0host",
     b"127.0.0.1\0",
-    "１２７.0.0.1",
+    "\uff11\uff12\uff17.0.0.1",
     "\udc80",
     "ü" * 70,
     "a..b",
@@ -158,7 +158,7 @@ ODD_HOSTS = [
 """What is not, but for these flags."""
 
 PORTS = [0, 1, 80, 65535, 65536, 70000, -1, 2**31, 2**70, None, "80", "080", b"80", "70000", "9" * 30]
-ODD_PORTS = ["", " 80", "+80", "-80", "http", b"http", "no-such-service", "80\0", "8０", True, 80.0, object, "\udc80"]
+ODD_PORTS = ["", " 80", "+80", "-80", "http", b"http", "no-such-service", "80\0", "8\uff10", True, 80.0, object]
 FAMILIES = [0, socket.AF_INET, socket.AF_INET6, socket.AF_UNIX, 99, -1]
 KINDS = [0, socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW, socket.SOCK_SEQPACKET, 99, -1]
 PROTOCOLS = [0, socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_ICMP, 99, -1]

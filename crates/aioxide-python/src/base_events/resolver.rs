@@ -152,7 +152,7 @@ impl Lookup {
                     function = self.loop_.obj().getattr(names::getaddrinfo_debug())?;
                 }
             }
-            Function::GetNameInfo => at_once = at_once && never_asks_for_names(&args)?,
+            Function::GetNameInfo => at_once = at_once && never_asks_for_names(&args),
         }
         if at_once {
             return function.call_args(&args).map(Sent::Return);
@@ -206,15 +206,15 @@ pub(super) fn close(this: &Ref<EventLoop>) -> PyRes<()> {
 }
 
 /// The value of an integer argument, if it is one that C takes.
-fn c_int(object: &Obj) -> PyRes<Option<i32>> {
+fn c_int(object: &Obj) -> Option<i32> {
     if !object.is_int() {
-        return Ok(None);
+        return None;
     }
     match object.as_i64() {
-        Ok(value) => Ok(i32::try_from(value).ok()),
+        Ok(value) => i32::try_from(value).ok(),
         Err(raised) => {
             raised.discard();
-            Ok(None)
+            None
         }
     }
 }
@@ -236,7 +236,7 @@ fn never_asks_for_addresses(args: &[Obj]) -> PyRes<bool> {
     let [host, port, _, _, _, flags] = args else {
         return Ok(false);
     };
-    let Some(flags) = c_int(flags)? else {
+    let Some(flags) = c_int(flags) else {
         return Ok(false);
     };
     let numeric_port = port.is_none()
@@ -252,9 +252,10 @@ fn never_asks_for_addresses(args: &[Obj]) -> PyRes<bool> {
 
 /// Can the C library answer these arguments of `getnameinfo` without asking a server or reading a list of services?
 /// The host in the address is never looked up: Python wants a literal.
-fn never_asks_for_names(args: &[Obj]) -> PyRes<bool> {
-    let [_, flags] = args else { return Ok(false) };
-    Ok(c_int(flags)?.is_some_and(resolver::is_numeric_name))
+fn never_asks_for_names(args: &[Obj]) -> bool {
+    args.get(1)
+        .and_then(c_int)
+        .is_some_and(resolver::is_numeric_name)
 }
 
 /// The port number of a `port` argument, if there is nothing unusual about it.
@@ -263,7 +264,7 @@ fn port_number(port: &Obj) -> PyRes<Option<u16>> {
         return Ok(Some(0));
     }
     if port.is_exact_int() {
-        return Ok(c_int(port)?.and_then(|port| u16::try_from(port).ok()));
+        return Ok(c_int(port).and_then(|port| u16::try_from(port).ok()));
     }
     Ok(ascii(port)?.and_then(|port| resolver::port(&port)))
 }
@@ -273,12 +274,9 @@ fn literal_infos(args: &[Obj]) -> PyRes<Option<Obj>> {
     let [host, port, family, kind, protocol, flags] = args else {
         return Ok(None);
     };
-    let (Some(family), Some(kind), Some(protocol), Some(flags)) = (
-        c_int(family)?,
-        c_int(kind)?,
-        c_int(protocol)?,
-        c_int(flags)?,
-    ) else {
+    let (Some(family), Some(kind), Some(protocol), Some(flags)) =
+        (c_int(family), c_int(kind), c_int(protocol), c_int(flags))
+    else {
         return Ok(None);
     };
     let hints = resolver::Hints {
