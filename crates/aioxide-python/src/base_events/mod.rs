@@ -13,6 +13,7 @@ mod missing;
 mod resolver;
 mod scheduling;
 mod signals;
+mod transports;
 
 use crate::events::{EventLoop, LoopRef, context_argument};
 use crate::ffi::{ClassBuilder, Kind, Native, Obj, PyRes, Raised, Ref, add_to_module, function};
@@ -84,6 +85,7 @@ pub(crate) fn init(module: &Obj) -> PyRes<()> {
     let builder = asyncgens::methods(builder);
     let builder = signals::methods(builder);
     let builder = resolver::methods(builder);
+    let builder = transports::methods(builder);
     let builder = missing::methods(builder);
     let builder = flag!(builder, "_closed", closed);
     let builder = flag!(builder, "_stopping", stopping);
