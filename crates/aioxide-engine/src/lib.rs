@@ -56,6 +56,7 @@ mod job;
 mod poll_budget;
 mod ready;
 mod remote;
+pub mod resolver;
 mod scheduler;
 mod selector;
 pub mod socket;

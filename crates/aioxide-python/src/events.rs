@@ -75,6 +75,8 @@ pub(crate) struct EventLoop {
     pub default_executor: Slot,
     /// Was `shutdown_default_executor` called?
     pub executor_shutdown_called: Cell<bool>,
+    /// The threads that look up names, once there were any.
+    pub resolver: Slot,
     /// A `WeakSet` of the async generators that started on this loop.
     pub asyncgens: Slot,
     /// Was `shutdown_asyncgens` called?
@@ -148,6 +150,7 @@ impl Native for EventLoop {
             task_factory: Slot::empty(),
             default_executor: Slot::empty(),
             executor_shutdown_called: Cell::new(false),
+            resolver: Slot::empty(),
             asyncgens: Slot::empty(),
             asyncgens_shutdown_called: Cell::new(false),
             slow_callback_duration: Slot::empty(),
@@ -173,6 +176,7 @@ impl Native for EventLoop {
         visit.slot(&self.exception_handler);
         visit.slot(&self.task_factory);
         visit.slot(&self.default_executor);
+        visit.slot(&self.resolver);
         visit.slot(&self.asyncgens);
         visit.slot(&self.slow_callback_duration);
         visit.slot(&self.signal_handlers);
@@ -209,6 +213,7 @@ impl Native for EventLoop {
         self.exception_handler.clear();
         self.task_factory.clear();
         self.default_executor.clear();
+        self.resolver.clear();
         self.asyncgens.clear();
         self.signal_handlers.clear();
         let transports = self

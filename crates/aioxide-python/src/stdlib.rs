@@ -170,6 +170,30 @@ imported! {
     connection_error = "builtins", "ConnectionError";
     /// `asyncio.BufferedProtocol`.
     buffered_protocol = "asyncio.protocols", "BufferedProtocol";
+    /// `socket` itself.
+    socket = "socket", "";
+    /// `_socket` itself.
+    c_socket = "_socket", "";
+    /// `socket.AF_INET`.
+    af_inet = "socket", "AF_INET";
+    /// `socket.AF_INET6`.
+    af_inet6 = "socket", "AF_INET6";
+    /// `socket.SOCK_STREAM`.
+    sock_stream = "socket", "SOCK_STREAM";
+    /// `socket.SOCK_DGRAM`.
+    sock_dgram = "socket", "SOCK_DGRAM";
+    /// `socket.SOCK_RAW`.
+    sock_raw = "socket", "SOCK_RAW";
+    /// `sys.audit`.
+    audit = "sys", "audit";
+    /// `bytes`.
+    bytes = "builtins", "bytes";
+    /// `types.FunctionType`.
+    function_type = "types", "FunctionType";
+    /// `types.BuiltinFunctionType`.
+    builtin_function_type = "types", "BuiltinFunctionType";
+    /// The threads that look up names for a loop.
+    resolver = "aioxide._resolver", "Resolver";
     /// `weakref.ref`.
     weak_reference = "weakref", "ref";
 }

@@ -450,6 +450,7 @@ fn close(this: &Ref<EventLoop>) -> PyRes<()> {
             &[(names::wait(), &Obj::bool(false))],
         )?;
     }
+    super::resolver::close(this)?;
     super::signals::remove_all(this)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The class that users see, `aioxide.Loop`, derives from the native class below and from `AbstractEventLoop`, which
 //! also gives it `__dict__` and weak references. `default_exception_handler`, which only formats and logs, is CPython's
-//! own function, run with our loop as `self`.
+//! own function, run with our loop as `self`, and so is `_getaddrinfo_debug`.
 
 mod asyncgens;
 mod descriptors;
@@ -10,6 +10,7 @@ mod errors;
 mod executor;
 mod lifecycle;
 mod missing;
+mod resolver;
 mod scheduling;
 mod signals;
 mod transports;
@@ -22,7 +23,7 @@ use crate::stdlib;
 pub(crate) use lifecycle::{finalize, nanoseconds, now};
 
 /// CPython's own methods that the class takes over as they are.
-const BORROWED: [&str; 1] = ["default_exception_handler"];
+const BORROWED: [&str; 2] = ["default_exception_handler", "_getaddrinfo_debug"];
 
 /// A property that shows and sets a boolean cell.
 macro_rules! flag {
@@ -83,6 +84,7 @@ pub(crate) fn init(module: &Obj) -> PyRes<()> {
     let builder = executor::methods(builder);
     let builder = asyncgens::methods(builder);
     let builder = signals::methods(builder);
+    let builder = resolver::methods(builder);
     let builder = transports::methods(builder);
     let builder = missing::methods(builder);
     let builder = flag!(builder, "_closed", closed);

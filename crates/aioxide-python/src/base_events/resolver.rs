@@ -1,0 +1,333 @@
+//! Names: `getaddrinfo` and `getnameinfo`. Answers their part of `asyncio/base_events.py`.
+//!
+//! A lookup is answered in one of three ways:
+//!
+//! 1. At once and natively, if the host is a literal address, the port a number, and the answer the same with every C
+//!    library: `resolver.rs` of the engine knows when.
+//! 2. At once by `socket`'s function, called right here, if the C library need not ask anybody: any other question about
+//!    a literal address or about no host, with a numeric port. Results and errors are the library's own.
+//! 3. By a thread of the loop's own (`aioxide/_resolver.py`), which calls the same function. That cannot be left without
+//!    a thread by jobs in the executor. It holds the GIL as any Python thread does; the C library is called without it.
+//!
+//! If somebody has replaced `socket.getaddrinfo`, every lookup is of the third kind: the replacement is called, and it
+//! may block. In debug mode `_getaddrinfo_debug`, which is CPython's, is called in place of the function and logs.
+//!
+//! Differs: asyncio uses the default executor, through `run_in_executor`, whatever it was set to or overridden with.
+
+use std::net::{IpAddr, SocketAddrV4, SocketAddrV6};
+
+use aioxide_engine::resolver;
+use aioxide_engine::socket::Address;
+
+use crate::addresses;
+use crate::chaining::wrap_future;
+use crate::coroutines::{Coroutine, coroutine};
+use crate::events::EventLoop;
+use crate::ffi::{Args, ClassBuilder, Machine, Obj, PyRes, Ref, Resume, Sent, Visit};
+use crate::waiter::Waiter;
+use crate::{names, stdlib};
+
+/// Adds this file's methods.
+pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoop> {
+    builder
+        .coroutine(
+            "getaddrinfo(self, host, port, *, family=0, type=0, proto=0, flags=0)",
+            "Looks up the addresses of a host and a service, as `socket.getaddrinfo` does.\n\nLiteral addresses with \
+             numeric ports are answered at once. Names are looked up in threads of the loop's own, not in its \
+             executor: `set_default_executor` and overrides of `run_in_executor` have no part in it.",
+            |this, args| lookup(this, Function::GetAddrInfo, address_arguments(args)?),
+        )
+        .coroutine(
+            "getnameinfo(self, sockaddr, flags=0)",
+            "Looks up the names of a socket address, as `socket.getnameinfo` does.\n\nNames are looked up in threads of \
+             the loop's own, not in its executor.",
+            |this, args| {
+                let flags = args.get(1).cloned().map_or_else(|| Obj::int(0), Ok)?;
+                lookup(this, Function::GetNameInfo, vec![args.req(0).clone(), flags])
+            },
+        )
+}
+
+/// The arguments of `getaddrinfo`, all six of them.
+fn address_arguments(args: &Args<'_>) -> PyRes<Vec<Obj>> {
+    let mut all = vec![args.req(0).clone(), args.req(1).clone()];
+    for index in 2..6 {
+        all.push(args.get(index).cloned().map_or_else(|| Obj::int(0), Ok)?);
+    }
+    Ok(all)
+}
+
+/// The coroutine of a lookup.
+fn lookup(this: &Ref<EventLoop>, function: Function, args: Vec<Obj>) -> PyRes<Ref<Coroutine>> {
+    coroutine(
+        function.qualname(),
+        Lookup {
+            loop_: this.clone(),
+            function,
+            args,
+            waiter: None,
+        },
+    )
+}
+
+/// Which way a lookup goes.
+#[derive(Clone, Copy)]
+enum Function {
+    /// From names to addresses.
+    GetAddrInfo,
+    /// From addresses to names.
+    GetNameInfo,
+}
+
+impl Function {
+    /// The name of the coroutine.
+    fn qualname(self) -> &'static str {
+        match self {
+            Self::GetAddrInfo => "BaseEventLoop.getaddrinfo",
+            Self::GetNameInfo => "BaseEventLoop.getnameinfo",
+        }
+    }
+
+    /// The function that `socket` has now, whoever put it there.
+    fn find(self) -> PyRes {
+        stdlib::socket()?.getattr(match self {
+            Self::GetAddrInfo => names::getaddrinfo(),
+            Self::GetNameInfo => names::getnameinfo(),
+        })
+    }
+
+    /// Is it the one that `socket` came with, which calls the C library and nothing else?
+    fn is_stdlib(self, function: &Obj) -> PyRes<bool> {
+        match self {
+            Self::GetAddrInfo => {
+                // Not by identity: it may have been replaced before anybody looked.
+                let namespace = stdlib::socket()?.getattr(names::dunder_dict())?;
+                Ok(function.is_exactly(stdlib::function_type()?)
+                    && function.getattr(names::dunder_globals())?.is(&namespace)
+                    && is_builtin(&stdlib::c_socket()?.getattr(names::getaddrinfo())?)?)
+            }
+            Self::GetNameInfo => is_builtin(function),
+        }
+    }
+}
+
+/// Is it a function of the module `_socket` itself?
+fn is_builtin(function: &Obj) -> PyRes<bool> {
+    Ok(function.is_exactly(stdlib::builtin_function_type()?)
+        && function
+            .getattr(names::dunder_self())?
+            .is(stdlib::c_socket()?))
+}
+
+/// The body of `getaddrinfo` and `getnameinfo`.
+struct Lookup {
+    /// The loop.
+    loop_: Ref<EventLoop>,
+    /// What is called.
+    function: Function,
+    /// With what; gone once it was called.
+    args: Vec<Obj>,
+    /// The wait for a thread's answer.
+    waiter: Option<Waiter>,
+}
+
+impl Lookup {
+    /// Answers at once, or hands over to a thread.
+    fn start(&mut self) -> PyRes<Sent> {
+        self.loop_.check_closed()?;
+        let args = std::mem::take(&mut self.args);
+        let mut function = self.function.find()?;
+        let mut at_once = self.function.is_stdlib(&function)?;
+        match self.function {
+            Function::GetAddrInfo => {
+                let debug = self.loop_.debug.get();
+                if at_once
+                    && !debug
+                    && let Some(infos) = literal_infos(&args)?
+                {
+                    return Ok(Sent::Return(infos));
+                }
+                at_once = at_once && never_asks_for_addresses(&args)?;
+                if debug {
+                    function = self.loop_.obj().getattr(names::getaddrinfo_debug())?;
+                }
+            }
+            Function::GetNameInfo => at_once = at_once && never_asks_for_names(&args),
+        }
+        if at_once {
+            return function.call_args(&args).map(Sent::Return);
+        }
+        let submit = resolver_of(&self.loop_)?.getattr(names::submit())?;
+        let call: Vec<Obj> = std::iter::once(function).chain(args).collect();
+        let future = wrap_future(&submit.call_args(&call)?, Some(self.loop_.obj()))?;
+        self.waiter.insert(Waiter::on(future)).start()
+    }
+}
+
+impl Machine for Lookup {
+    fn resume(&mut self, input: Resume) -> PyRes<Sent> {
+        match &mut self.waiter {
+            None => self.start(),
+            Some(waiter) => waiter.resume(input),
+        }
+    }
+
+    fn traverse(&self, visit: &mut Visit<'_>) {
+        visit.native(&self.loop_);
+        for arg in &self.args {
+            visit.obj(arg);
+        }
+        if let Some(waiter) = &self.waiter {
+            waiter.traverse(visit);
+        }
+    }
+
+    fn awaits(&self) -> Option<Obj> {
+        self.waiter.as_ref().map(|waiter| waiter.future().clone())
+    }
+}
+
+/// The loop's threads for lookups, made when first needed.
+fn resolver_of(this: &Ref<EventLoop>) -> PyRes {
+    if let Some(resolver) = this.resolver.get() {
+        return Ok(resolver);
+    }
+    let resolver = stdlib::resolver()?.call([])?;
+    this.resolver.set(resolver.clone());
+    Ok(resolver)
+}
+
+/// Ends the threads of a loop that is being closed; those that wait for an answer end when it comes.
+pub(super) fn close(this: &Ref<EventLoop>) -> PyRes<()> {
+    match this.resolver.take() {
+        Some(resolver) => resolver.method(names::close(), []).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// The value of an integer argument, if it is one that C takes.
+fn c_int(object: &Obj) -> Option<i32> {
+    if !object.is_int() {
+        return None;
+    }
+    match object.as_i64() {
+        Ok(value) => i32::try_from(value).ok(),
+        Err(raised) => {
+            raised.discard();
+            None
+        }
+    }
+}
+
+/// The text of a plain `str` or `bytes` in ASCII.
+fn ascii(object: &Obj) -> PyRes<Option<String>> {
+    let text = if object.is_exact_str() {
+        object.text()?
+    } else if object.is_exactly(stdlib::bytes()?) {
+        object.method(names::decode(), [names::latin_1()])?.text()?
+    } else {
+        return Ok(None);
+    };
+    Ok(text.is_ascii().then_some(text))
+}
+
+/// Can the C library answer these arguments of `getaddrinfo` without asking a server or reading a list of services?
+fn never_asks_for_addresses(args: &[Obj]) -> PyRes<bool> {
+    let [host, port, _, _, _, flags] = args else {
+        return Ok(false);
+    };
+    let Some(flags) = c_int(flags) else {
+        return Ok(false);
+    };
+    let numeric_port = port.is_none()
+        || port.is_exact_int()
+        || ascii(port)?.is_some_and(|service| resolver::is_number(&service));
+    if !numeric_port {
+        return Ok(false);
+    }
+    Ok(host.is_none()
+        || ascii(host)?
+            .is_some_and(|host| resolver::is_numeric_host(flags) || resolver::is_literal(&host)))
+}
+
+/// Can the C library answer these arguments of `getnameinfo` without asking a server or reading a list of services?
+/// The host in the address is never looked up: Python wants a literal.
+fn never_asks_for_names(args: &[Obj]) -> bool {
+    args.get(1)
+        .and_then(c_int)
+        .is_some_and(resolver::is_numeric_name)
+}
+
+/// The port number of a `port` argument, if there is nothing unusual about it.
+fn port_number(port: &Obj) -> PyRes<Option<u16>> {
+    if port.is_none() {
+        return Ok(Some(0));
+    }
+    if port.is_exact_int() {
+        return Ok(c_int(port).and_then(|port| u16::try_from(port).ok()));
+    }
+    Ok(ascii(port)?.and_then(|port| resolver::port(&port)))
+}
+
+/// What `socket.getaddrinfo` says about a literal address; nothing if it has to be asked.
+fn literal_infos(args: &[Obj]) -> PyRes<Option<Obj>> {
+    let [host, port, family, kind, protocol, flags] = args else {
+        return Ok(None);
+    };
+    let (Some(family), Some(kind), Some(protocol), Some(flags)) =
+        (c_int(family), c_int(kind), c_int(protocol), c_int(flags))
+    else {
+        return Ok(None);
+    };
+    let hints = resolver::Hints {
+        family,
+        kind,
+        protocol,
+        flags,
+    };
+    let (Some(number), Some(address)) = (
+        port_number(port)?,
+        ascii(host)?.and_then(|host| resolver::literal(&host)),
+    ) else {
+        return Ok(None);
+    };
+    let Some(transports) = hints.answer(address) else {
+        return Ok(None);
+    };
+    stdlib::audit()?.call([
+        names::socket_getaddrinfo(),
+        host,
+        port,
+        &Obj::int(family.into())?,
+        &Obj::int(kind.into())?,
+        &Obj::int(protocol.into())?,
+    ])?;
+    let infos = transports
+        .iter()
+        .map(|transport| info(address, number, *transport))
+        .collect::<PyRes<Vec<Obj>>>()?;
+    Obj::list_of(infos).map(Some)
+}
+
+/// One entry of an answer.
+fn info(address: IpAddr, port: u16, transport: resolver::Transport) -> PyRes {
+    let (family, address) = match address {
+        IpAddr::V4(ip) => (stdlib::af_inet()?, Address::V4(SocketAddrV4::new(ip, port))),
+        IpAddr::V6(ip) => (
+            stdlib::af_inet6()?,
+            Address::V6(SocketAddrV6::new(ip, port, 0, 0)),
+        ),
+    };
+    let kind = match transport.kind {
+        resolver::STREAM => stdlib::sock_stream()?,
+        resolver::DATAGRAM => stdlib::sock_dgram()?,
+        _ => stdlib::sock_raw()?,
+    };
+    Obj::tuple([
+        family.clone(),
+        kind.clone(),
+        Obj::int(transport.protocol.into())?,
+        names::nothing().clone(),
+        addresses::to_python(Some(&address))?,
+    ])
+}
