@@ -87,6 +87,10 @@ pub(crate) struct EventLoop {
     pub descriptors: RefCell<std::collections::HashMap<i32, Watched>>,
     /// The handles of signals, in a dict, once there are any.
     pub signal_handlers: Slot,
+    /// A `WeakValueDictionary` of the transports by descriptor.
+    pub transports: Slot,
+    /// The inodes of the Unix sockets to be removed, by listening socket: a dict.
+    pub unix_server_sockets: Slot,
 }
 
 /// Reading or writing.
@@ -141,6 +145,8 @@ impl Native for EventLoop {
             saved_origin_depth: Cell::new(None),
             descriptors: RefCell::default(),
             signal_handlers: Slot::empty(),
+            transports: Slot::empty(),
+            unix_server_sockets: Slot::empty(),
         }
     }
 
@@ -158,6 +164,8 @@ impl Native for EventLoop {
         visit.slot(&self.asyncgens);
         visit.slot(&self.slow_callback_duration);
         visit.slot(&self.signal_handlers);
+        visit.slot(&self.transports);
+        visit.slot(&self.unix_server_sockets);
         if let Ok(descriptors) = self.descriptors.try_borrow() {
             for watched in descriptors.values() {
                 for handle in watched.reader.iter().chain(&watched.writer) {
@@ -183,6 +191,8 @@ impl Native for EventLoop {
         self.default_executor.clear();
         self.asyncgens.clear();
         self.signal_handlers.clear();
+        self.transports.clear();
+        self.unix_server_sockets.clear();
         let watched = self
             .descriptors
             .try_borrow_mut()
