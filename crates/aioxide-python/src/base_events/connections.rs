@@ -207,8 +207,11 @@ impl Tls {
             (names::server_hostname(), &self.server_hostname),
             (names::ssl_handshake_timeout(), &self.handshake_timeout),
             (names::ssl_shutdown_timeout(), &self.shutdown_timeout),
-            (names::context(), context),
         ];
+        // Before 3.15 there is no such keyword: what a client's transport takes without it is the same.
+        if cfg!(Py_3_15) || accepted.is_some() {
+            keywords.push((names::context(), context));
+        }
         if let Some([extra, server]) = accepted {
             keywords.push((names::extra(), extra));
             keywords.push((names::server(), server));
@@ -832,8 +835,12 @@ impl CreateConnection {
     /// Closes the sockets of a race but for the winner's.
     fn close_connected(&self, winner: Option<&Obj>) -> PyRes<()> {
         for sock in self.connected.items()? {
-            if !winner.is_some_and(|winner| winner.is(&sock)) {
-                sock.method(names::close(), [])?;
+            if winner.is_some_and(|winner| winner.is(&sock)) {
+                continue;
+            }
+            match sock.method(names::close(), []) {
+                Err(raised) if raised.is(Builtin::Os) => raised.discard(),
+                closed => drop(closed?),
             }
         }
         Ok(())

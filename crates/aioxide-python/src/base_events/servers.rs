@@ -99,7 +99,7 @@ fn start_serving(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes<()> {
 /// The arguments of `_accept_connection`, as those of `_start_serving` were.
 fn accept_arguments(args: &Args<'_>) -> PyRes<Vec<Obj>> {
     let or = |index: usize, default: Obj| args.get(index).cloned().unwrap_or(default);
-    Ok(vec![
+    let mut all = vec![
         args.req(0).clone(),
         args.req(1).clone(),
         or(2, Obj::none()),
@@ -107,8 +107,12 @@ fn accept_arguments(args: &Args<'_>) -> PyRes<Vec<Obj>> {
         or(4, Obj::int(100)?),
         or(5, Obj::float(60.0)?),
         or(6, Obj::float(30.0)?),
-        or(7, Obj::none()),
-    ])
+    ];
+    // There is no such argument before 3.15.
+    if cfg!(Py_3_15) || args.some(7).is_some() {
+        all.push(or(7, Obj::none()));
+    }
+    Ok(all)
 }
 
 /// A connection that was accepted and what is to be made of it.
