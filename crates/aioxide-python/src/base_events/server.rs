@@ -225,20 +225,17 @@ impl Ref<Server> {
             return Ok(());
         };
         let loop_ = self.loop_.get_or_none();
-        let mut outcome = Ok(());
+        let mut first = None;
         for sock in sockets.items()? {
-            let closed = loop_.method(names::stop_serving_private(), [&sock]);
-            outcome = match (outcome, closed) {
-                (Ok(()), closed) => closed.map(drop),
-                (Err(raised), Ok(_)) => Err(raised),
-                (Err(raised), Err(newer)) => {
-                    newer.discard();
-                    Err(raised)
-                }
-            };
+            if let Err(raised) = loop_.method(names::stop_serving_private(), [&sock]) {
+                let exception = raised.take();
+                first.get_or_insert(exception);
+            }
         }
         self.serving.set(false);
-        outcome?;
+        if let Some(exception) = first {
+            return Err(Raised::restore(exception));
+        }
         if let Some(future) = self.serving_forever_fut.get()
             && !is_done(&future)?
         {
