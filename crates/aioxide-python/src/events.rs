@@ -99,6 +99,8 @@ pub(crate) struct EventLoop {
     read_buffer: Cell<Vec<u8>>,
     /// Weak references to the transports of descriptors.
     pub transports: RefCell<std::collections::HashMap<i32, Obj>>,
+    /// The inodes of the Unix sockets to be removed, by listening socket: a dict.
+    pub unix_server_sockets: Slot,
 }
 
 /// The size of a loop's read buffer, in bytes.
@@ -162,6 +164,7 @@ impl Native for EventLoop {
             in_job: Cell::new(false),
             read_buffer: Cell::default(),
             transports: RefCell::default(),
+            unix_server_sockets: Slot::empty(),
         }
     }
 
@@ -190,6 +193,7 @@ impl Native for EventLoop {
                 visit.obj(transport);
             }
         }
+        visit.slot(&self.unix_server_sockets);
         if let Ok(descriptors) = self.descriptors.try_borrow() {
             for watched in descriptors.values() {
                 for handle in watched.reader.iter().chain(&watched.writer) {
@@ -222,6 +226,7 @@ impl Native for EventLoop {
             .map(|mut map| std::mem::take(&mut *map))
             .ok();
         drop(transports);
+        self.unix_server_sockets.clear();
         let watched = self
             .descriptors
             .try_borrow_mut()

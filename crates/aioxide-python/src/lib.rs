@@ -8,6 +8,7 @@ mod stdlib;
 mod addresses;
 mod base_events;
 mod chaining;
+mod clock;
 mod combinators;
 mod coroutines;
 mod eager_tasks;

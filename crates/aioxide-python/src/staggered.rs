@@ -565,11 +565,12 @@ impl Machine for Caller {
 
 /// `staggered_race(coro_fns, delay, *, loop=None)`.
 fn staggered_race(args: &Args<'_>) -> PyRes<Ref<Coroutine>> {
-    let given = (
-        args.req(0).clone(),
-        args.req(1).clone(),
-        args.some(2).cloned(),
-    );
+    race(args.req(0), args.req(1), args.some(2))
+}
+
+/// The coroutine of a race.
+pub(crate) fn race(functions: &Obj, delay: &Obj, loop_: Option<&Obj>) -> PyRes<Ref<Coroutine>> {
+    let given = (functions.clone(), delay.clone(), loop_.cloned());
     coroutine(
         "staggered_race",
         Caller {

@@ -194,6 +194,28 @@ imported! {
     builtin_function_type = "types", "BuiltinFunctionType";
     /// The threads that look up names for a loop.
     resolver = "aioxide._resolver", "Resolver";
+    /// `ConnectionAbortedError`.
+    connection_aborted_error = "builtins", "ConnectionAbortedError";
+    /// `BlockingIOError`.
+    blocking_io_error = "builtins", "BlockingIOError";
+    /// `InterruptedError`.
+    interrupted_error = "builtins", "InterruptedError";
+    /// `FileNotFoundError`.
+    file_not_found_error = "builtins", "FileNotFoundError";
+    /// `collections.abc.Iterable`.
+    iterable_abc = "collections.abc", "Iterable";
+    /// `asyncio.base_events.Server`.
+    server = "asyncio.base_events", "Server";
+    /// The module `asyncio.unix_events`.
+    unix_events_module = "asyncio.unix_events", "";
+    /// The module `asyncio.sslproto`.
+    sslproto_module = "asyncio.sslproto", "";
+    /// The module `asyncio.streams`.
+    streams_module = "asyncio.streams", "";
+    /// `weakref.WeakValueDictionary`.
+    weak_value_dictionary = "weakref", "WeakValueDictionary";
+    /// The module `os`.
+    os_module = "os", "";
     /// `weakref.ref`.
     weak_reference = "weakref", "ref";
 }

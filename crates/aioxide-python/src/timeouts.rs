@@ -12,7 +12,7 @@ use std::cell::Cell;
 
 use aioxide_engine::TimerId;
 
-use crate::base_events::{nanoseconds, now};
+use crate::clock::{nanoseconds, now};
 use crate::coroutines::coroutine;
 use crate::events::{
     EventLoop, Handle, Job, get_running_loop, leaves_the_loop, report_callback_error,

@@ -1,6 +1,6 @@
 //! `add_reader`, `add_writer` and their removal.
 
-use crate::events::{Direction, EventLoop, Handle, Job, run_handle};
+use crate::events::{Direction, EventLoop, Handle, Job, context_argument, run_handle};
 use crate::ffi::{
     Args, Builtin, ClassBuilder, Obj, PyRes, Raised, Ref, copy_current_context, os_error,
 };
@@ -8,7 +8,7 @@ use crate::names;
 
 /// Adds this file's methods.
 pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoop> {
-    builder
+    let builder = builder
         .method(
             "add_reader(self, fd, callback, *args)",
             "Calls `callback(*args)` whenever the descriptor or file object can be read.",
@@ -28,38 +28,114 @@ pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoo
             "remove_writer(self, fd)",
             "Ends `add_writer`; `False` if there was nothing.",
             |this, args| remove(this, args.req(0), Direction::Write),
+        );
+    builder
+        .method(
+            "_add_reader(self, fd, callback, *args, context=None)",
+            "`add_reader` for the transport that owns the descriptor.",
+            |this, args| add_unchecked(this, args, Direction::Read),
         )
+        .method(
+            "_remove_reader(self, fd)",
+            "Ends `_add_reader`; `False` if there was nothing.",
+            |this, args| remove_unchecked(this, args.req(0), Direction::Read),
+        )
+        .method(
+            "_add_writer(self, fd, callback, *args, context=None)",
+            "`add_writer` for the transport that owns the descriptor.",
+            |this, args| add_unchecked(this, args, Direction::Write),
+        )
+        .method(
+            "_remove_writer(self, fd)",
+            "Ends `_add_writer`; `False` if there was nothing.",
+            |this, args| remove_unchecked(this, args.req(0), Direction::Write),
+        )
+        .method(
+            "_ensure_fd_no_transport(self, fd)",
+            "Raises if a transport that is not closing uses the descriptor or file object.",
+            |this, args| ensure_fd_no_transport(this, args.req(0)).map(drop),
+        )
+        .getter("_transports", known_transports)
 }
 
-/// The descriptor of an `int` or a file object.
-fn descriptor(object: &Obj) -> PyRes<i32> {
+/// The number of an `int` or a file object.
+fn number(object: &Obj) -> PyRes<i64> {
     let number = if object.is_int() {
         object.as_i64()
     } else {
         fileno(object)
     };
-    let number = match number {
-        Ok(number) => number,
-        Err(raised)
-            if raised.is(Builtin::Attribute)
-                || raised.is(Builtin::Type)
-                || raised.is(Builtin::Value) =>
-        {
-            let context = raised.take();
-            let error =
-                Builtin::Value.instance(&format!("Invalid file object: {}", object.repr()?))?;
-            error.set_exception_context(Some(context));
-            error.setattr_str("__suppress_context__", &Obj::bool(true))?;
-            return Err(Raised::restore(error));
+    number.map_err(|raised| {
+        let misses = [Builtin::Attribute, Builtin::Type, Builtin::Value];
+        if misses.into_iter().any(|class| raised.is(class)) {
+            invalid_file_object(raised, object)
+        } else {
+            raised
         }
-        Err(raised) => return Err(raised),
+    })
+}
+
+/// Says what is wrong with an object that has no descriptor.
+#[cold]
+fn invalid_file_object(raised: Raised, object: &Obj) -> Raised {
+    let context = raised.take();
+    let error = || -> PyRes {
+        let error = Builtin::Value.instance(&format!("Invalid file object: {}", object.repr()?))?;
+        error.set_exception_context(Some(context));
+        error.setattr_str("__suppress_context__", &Obj::bool(true))?;
+        Ok(error)
     };
+    match error() {
+        Ok(error) => Raised::restore(error),
+        Err(raised) => raised,
+    }
+}
+
+/// The descriptor that a number is.
+fn descriptor(number: i64) -> PyRes<i32> {
     match i32::try_from(number) {
         Ok(fd) if fd >= 0 => Ok(fd),
         _ => Err(Raised::value_error(&format!(
             "Invalid file descriptor: {number}"
         ))),
     }
+}
+
+/// `_transports`: a dict of the transports that are alive, by descriptor.
+fn known_transports(this: &Ref<EventLoop>) -> PyRes {
+    let known: Vec<(i32, Obj)> = this
+        .transports
+        .borrow()
+        .iter()
+        .map(|(fd, weak)| (*fd, weak.clone()))
+        .collect();
+    let found = Obj::dict()?;
+    for (fd, weak) in known {
+        let transport = weak.call([])?;
+        if !transport.is_none() {
+            found.set_item(&Obj::int(fd.into())?, &transport)?;
+        }
+    }
+    Ok(found)
+}
+
+/// `_ensure_fd_no_transport`: refuses the descriptor of a transport that is in use; gives its number.
+pub(super) fn ensure_fd_no_transport(this: &Ref<EventLoop>, object: &Obj) -> PyRes<i64> {
+    let number = number(object)?;
+    let known = i32::try_from(number)
+        .ok()
+        .and_then(|fd| this.transports.borrow().get(&fd).cloned());
+    if let Some(weak) = known {
+        let transport = weak.call([])?;
+        if !transport.is_none() && !transport.method(names::is_closing(), [])?.truth()? {
+            return Err(Raised::runtime_error(&format!(
+                "File descriptor {} is used by transport {}",
+                object.repr()?,
+                transport.repr()?
+            )));
+        }
+    }
+    Ok(number)
 }
 
 /// `int(object.fileno())`.
@@ -71,16 +147,35 @@ fn fileno(object: &Obj) -> PyRes<i64> {
         .as_i64()
 }
 
-/// Registers a callback; one that was there is cancelled.
+/// `add_reader` and `add_writer`.
 fn add(this: &Ref<EventLoop>, args: &Args<'_>, direction: Direction) -> PyRes<()> {
-    let fd = descriptor(args.req(0))?;
+    let fd = descriptor(ensure_fd_no_transport(this, args.req(0))?)?;
+    let context = copy_current_context()?;
+    watch(this, fd, args.req(1), args.rest(), context, direction).map(drop)
+}
+
+/// `_add_reader` and `_add_writer`.
+fn add_unchecked(
+    this: &Ref<EventLoop>,
+    args: &Args<'_>,
+    direction: Direction,
+) -> PyRes<Ref<Handle>> {
+    let fd = descriptor(number(args.req(0))?)?;
+    let context = context_argument(args, 2)?;
+    watch(this, fd, args.req(1), args.rest(), context, direction)
+}
+
+/// Registers a callback; one that was there is cancelled.
+fn watch(
+    this: &Ref<EventLoop>,
+    fd: i32,
+    callback: &Obj,
+    rest: &[Obj],
+    context: Obj,
+    direction: Direction,
+) -> PyRes<Ref<Handle>> {
     this.check_closed()?;
-    let handle = Ref::new(Handle::payload(
-        args.req(1),
-        args.rest(),
-        copy_current_context()?,
-        this.obj(),
-    )?)?;
+    let handle = Ref::new(Handle::payload(callback, rest, context, this.obj())?)?;
     if this.debug.get() {
         handle.record_source()?;
     }
@@ -99,21 +194,32 @@ fn add(this: &Ref<EventLoop>, args: &Args<'_>, direction: Direction) -> PyRes<()
         let mut descriptors = this.descriptors.borrow_mut();
         let watched = descriptors.entry(fd).or_default();
         match direction {
-            Direction::Read => watched.reader.replace(handle),
-            Direction::Write => watched.writer.replace(handle),
+            Direction::Read => watched.reader.replace(handle.clone()),
+            Direction::Write => watched.writer.replace(handle.clone()),
         }
     };
-    match previous {
-        Some(previous) => previous.cancel(),
-        None => Ok(()),
+    if let Some(previous) = previous {
+        previous.cancel()?;
     }
+    Ok(handle)
 }
 
-/// Takes a registration out and cancels its handle. Was there one?
+/// `remove_reader` and `remove_writer`: takes a registration out and cancels its handle. Was there one?
 fn remove(this: &Ref<EventLoop>, object: &Obj, direction: Direction) -> PyRes<bool> {
-    let fd = descriptor(object)?;
+    let fd = descriptor(ensure_fd_no_transport(this, object)?)?;
     if this.closed.get() {
         return Ok(false);
     }
     this.unwatch(fd, direction)
+}
+
+/// `_remove_reader` and `_remove_writer`; nothing is watched at the number of a closed file.
+fn remove_unchecked(this: &Ref<EventLoop>, object: &Obj, direction: Direction) -> PyRes<bool> {
+    if this.closed.get() {
+        return Ok(false);
+    }
+    match i32::try_from(number(object)?) {
+        Ok(fd) if fd >= 0 => this.unwatch(fd, direction),
+        _ => Ok(false),
+    }
 }

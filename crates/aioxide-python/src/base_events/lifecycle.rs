@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use aioxide_engine::{Plan, Scheduler, monotonic_ns};
 
+use crate::clock::{nanoseconds, now};
 use crate::events::{EventLoop, Handle, run_handle, run_thread_safe, run_timer};
 use crate::ffi::{
     Args, Builtin, ClassBuilder, GilCell, Kind, Native, Obj, PyRes, Raised, Ref, Slot,
@@ -26,6 +27,7 @@ pub(super) fn init_loop(this: &Ref<EventLoop>) -> PyRes<()> {
     this.debug.set(stdlib::is_debug_mode()?.call([])?.truth()?);
     this.asyncgens.set(stdlib::weak_set()?.call([])?);
     this.slow_callback_duration.set(Obj::float(0.1)?);
+    this.unix_server_sockets.set(Obj::dict()?);
     crate::tasks::link_registry()?;
     this.find_direct();
     Ok(())
@@ -103,34 +105,6 @@ pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoo
             "Turns the tracking of where coroutines were made on or off.",
             |this, args| track_origins(this, args.req(0).truth()?),
         )
-}
-
-/// The clock in seconds, as `time.monotonic()` gives it.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a clock in nanoseconds fits a double for months of uptime"
-)]
-pub(crate) fn now() -> f64 {
-    monotonic_ns() as f64 / 1e9
-}
-
-/// A time in seconds as nanoseconds, rounded up: a deadline so never comes early on our clock, and on any other clock
-/// it has come when that clock shows it.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    reason = "the cast saturates, which is meant"
-)]
-pub(crate) fn nanoseconds(seconds: f64) -> u64 {
-    let exact = seconds * 1e9;
-    let whole = exact as u64;
-    // Perf: call_later + cancel. `ceil` is a call into the C library.
-    if (whole as f64) < exact {
-        whole.saturating_add(1)
-    } else {
-        whole
-    }
 }
 
 /// Refuses to run while a loop runs here.

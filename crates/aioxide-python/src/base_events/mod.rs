@@ -5,6 +5,7 @@
 //! own function, run with our loop as `self`, and so is `_getaddrinfo_debug`.
 
 mod asyncgens;
+mod connections;
 mod descriptors;
 mod errors;
 mod executor;
@@ -12,15 +13,20 @@ mod lifecycle;
 mod missing;
 mod resolver;
 mod scheduling;
+mod server;
+mod servers;
 mod signals;
-mod transports;
+mod standin;
+mod steps;
+mod tls;
+mod unix;
 
 use crate::events::{EventLoop, LoopRef, context_argument};
 use crate::ffi::{ClassBuilder, Kind, Native, Obj, PyRes, Raised, Ref, add_to_module, function};
 use crate::futures::Future;
 use crate::stdlib;
 
-pub(crate) use lifecycle::{finalize, nanoseconds, now};
+pub(crate) use lifecycle::finalize;
 
 /// CPython's own methods that the class takes over as they are.
 const BORROWED: [&str; 2] = ["default_exception_handler", "_getaddrinfo_debug"];
@@ -60,6 +66,9 @@ macro_rules! slot {
 pub(crate) fn init(module: &Obj) -> PyRes<()> {
     executor::init()?;
     signals::init()?;
+    server::init()?;
+    servers::init()?;
+    connections::init()?;
     let builder = ClassBuilder::<EventLoop>::new(
         "aioxide",
         "BaseEventLoop",
@@ -85,8 +94,12 @@ pub(crate) fn init(module: &Obj) -> PyRes<()> {
     let builder = asyncgens::methods(builder);
     let builder = signals::methods(builder);
     let builder = resolver::methods(builder);
-    let builder = transports::methods(builder);
+    let builder = connections::methods(builder);
+    let builder = servers::methods(builder);
+    let builder = unix::methods(builder);
+    let builder = tls::methods(builder);
     let builder = missing::methods(builder);
+    let builder = standin::methods(builder);
     let builder = flag!(builder, "_closed", closed);
     let builder = flag!(builder, "_stopping", stopping);
     let builder = flag!(

@@ -1,5 +1,6 @@
 //! `call_soon` and its relatives, futures, tasks.
 
+use crate::clock::{nanoseconds, now};
 use crate::events::{
     EventLoop, Handle, Job, JobBody, ThreadSafeHandle, TimerHandle, run_handle, run_thread_safe,
     run_timer,
@@ -8,7 +9,6 @@ use crate::ffi::{Args, ClassBuilder, Native, Obj, PyRes, Raised, Ref};
 use crate::names;
 use crate::tasks::{Task, TaskOptions};
 
-use super::lifecycle::{nanoseconds, now};
 use super::{check_callback, check_thread, context_argument, new_future};
 
 /// Adds this file's methods.

@@ -362,13 +362,18 @@ fn forget_destruction(child: &Obj) -> PyRes<()> {
 
 /// `gather(*coros_or_futures, return_exceptions=False)`.
 pub(super) fn gather(args: &Args<'_>) -> PyRes {
-    if args.rest().is_empty() {
+    gather_all(args.rest(), args.truth(0, false)?)
+}
+
+/// The future of all of them.
+pub(crate) fn gather_all(awaitables: &[Obj], return_exceptions: bool) -> PyRes {
+    if awaitables.is_empty() {
         let outer = create_future(&get_event_loop()?)?;
         set_result(&outer, Obj::list([])?)?;
         return Ok(outer);
     }
     let gathering = Ref::new(Gathering {
-        return_exceptions: Cell::new(args.truth(0, false)?),
+        return_exceptions: Cell::new(return_exceptions),
         ..Gathering::empty()
     })?;
     let mut loop_ = None;
@@ -380,11 +385,11 @@ pub(super) fn gather(args: &Args<'_>) -> PyRes {
         }
         loop_ = Some(running);
     }
-    let mut seen = Seen::new(args.rest());
-    let mut children: Vec<Obj> = Vec::with_capacity(args.rest().len());
+    let mut seen = Seen::new(awaitables);
+    let mut children: Vec<Obj> = Vec::with_capacity(awaitables.len());
     let mut done = Vec::new();
     let mut total = 0;
-    for (index, arg) in args.rest().iter().enumerate() {
+    for (index, arg) in awaitables.iter().enumerate() {
         if let Some(earlier) = seen.find(index)? {
             children.push(children[earlier].clone());
             continue;
