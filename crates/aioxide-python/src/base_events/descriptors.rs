@@ -1,6 +1,6 @@
 //! `add_reader`, `add_writer` and their removal.
 
-use crate::events::{EventLoop, Handle, Job, run_handle};
+use crate::events::{EventLoop, Handle, Job, JobBody, run_handle};
 use crate::ffi::{Args, Builtin, ClassBuilder, Obj, PyRes, Raised, Ref, copy_current_context};
 use crate::names;
 
@@ -8,7 +8,7 @@ use super::lifecycle::os_error;
 
 /// Reading or writing.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Direction {
+pub(super) enum Direction {
     /// Reading.
     Read,
     /// Writing.
@@ -41,7 +41,7 @@ pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoo
 }
 
 /// The descriptor of an `int` or a file object.
-fn descriptor(object: &Obj) -> PyRes<i32> {
+pub(super) fn descriptor(object: &Obj) -> PyRes<i32> {
     let number = if object.is_int() {
         object.as_i64()
     } else {
@@ -71,6 +71,27 @@ fn descriptor(object: &Obj) -> PyRes<i32> {
     }
 }
 
+/// Refuses a descriptor that a transport uses.
+pub(super) fn ensure_no_transport(this: &Ref<EventLoop>, fd: &Obj) -> PyRes<()> {
+    let Some(transports) = this.obj().getattr_opt(names::transports())? else {
+        return Ok(());
+    };
+    let number = if fd.is_int() {
+        fd.clone()
+    } else {
+        Obj::int(i64::from(descriptor(fd)?))?
+    };
+    let transport = transports.method(names::get(), [&number])?;
+    if transport.truth()? && !transport.method(names::is_closing(), [])?.truth()? {
+        return Err(Raised::runtime_error(&format!(
+            "File descriptor {} is used by transport {}",
+            fd.repr()?,
+            transport.repr()?
+        )));
+    }
+    Ok(())
+}
+
 /// `int(object.fileno())`.
 fn fileno(object: &Obj) -> PyRes<i64> {
     let number = object.method(names::fileno(), [])?;
@@ -93,8 +114,19 @@ fn add(this: &Ref<EventLoop>, args: &Args<'_>, direction: Direction) -> PyRes<()
     if this.debug.get() {
         handle.record_source()?;
     }
+    watch(this, fd, direction, run_handle, handle)
+}
+
+/// Runs `body` on `handle` in each turn that finds the descriptor ready; a handle that was there is cancelled.
+pub(super) fn watch(
+    this: &Ref<EventLoop>,
+    fd: i32,
+    direction: Direction,
+    body: JobBody,
+    handle: Ref<Handle>,
+) -> PyRes<()> {
     let job = Job {
-        body: run_handle,
+        body,
         object: handle.obj().clone(),
     };
     let scheduler = this.scheduler()?;
@@ -120,7 +152,11 @@ fn add(this: &Ref<EventLoop>, args: &Args<'_>, direction: Direction) -> PyRes<()
 
 /// Takes a registration out and cancels its handle. Was there one?
 fn remove(this: &Ref<EventLoop>, object: &Obj, direction: Direction) -> PyRes<bool> {
-    let fd = descriptor(object)?;
+    unwatch(this, descriptor(object)?, direction)
+}
+
+/// Ends what `watch` began, also if the descriptor is closed by now. Was there anything?
+pub(super) fn unwatch(this: &Ref<EventLoop>, fd: i32, direction: Direction) -> PyRes<bool> {
     if this.closed.get() {
         return Ok(false);
     }

@@ -46,14 +46,6 @@ pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoo
         "start_tls" "self, transport, protocol, sslcontext, *, server_side=False, server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None";
     };
     missing! { builder;
-        "sock_recv" "self, sock, n";
-        "sock_recv_into" "self, sock, buf";
-        "sock_recvfrom" "self, sock, bufsize";
-        "sock_recvfrom_into" "self, sock, buf, nbytes=0";
-        "sock_sendall" "self, sock, data";
-        "sock_sendto" "self, sock, data, address";
-        "sock_connect" "self, sock, address";
-        "sock_accept" "self, sock";
         "sock_sendfile" "self, sock, file, offset=0, count=None, *, fallback=True";
         "connect_read_pipe" "self, protocol_factory, pipe";
         "connect_write_pipe" "self, protocol_factory, pipe";

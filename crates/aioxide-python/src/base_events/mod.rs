@@ -12,6 +12,9 @@ mod lifecycle;
 mod missing;
 mod scheduling;
 mod signals;
+mod sock;
+mod sock_calls;
+mod sock_wait;
 
 use crate::events::{EventLoop, LoopRef, context_argument};
 use crate::ffi::{ClassBuilder, Kind, Native, Obj, PyRes, Raised, Ref, add_to_module, function};
@@ -58,6 +61,7 @@ macro_rules! slot {
 pub(crate) fn init(module: &Obj) -> PyRes<()> {
     executor::init()?;
     signals::init()?;
+    sock_wait::init()?;
     let builder = ClassBuilder::<EventLoop>::new(
         "aioxide",
         "BaseEventLoop",
@@ -82,6 +86,7 @@ pub(crate) fn init(module: &Obj) -> PyRes<()> {
     let builder = executor::methods(builder);
     let builder = asyncgens::methods(builder);
     let builder = signals::methods(builder);
+    let builder = sock::methods(builder);
     let builder = missing::methods(builder);
     let builder = flag!(builder, "_closed", closed);
     let builder = flag!(builder, "_stopping", stopping);
