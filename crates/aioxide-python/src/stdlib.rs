@@ -200,6 +200,16 @@ imported! {
     memoryview = "builtins", "memoryview";
     /// `slice`.
     slice = "builtins", "slice";
+    /// `os.fsdecode`.
+    fsdecode = "os", "fsdecode";
+    /// `asyncio.trsock.TransportSocket`.
+    transport_socket = "asyncio.trsock", "TransportSocket";
+    /// `asyncio.Transport`.
+    transport = "asyncio.transports", "Transport";
+    /// `asyncio.DatagramTransport`.
+    datagram_transport = "asyncio.transports", "DatagramTransport";
+    /// `asyncio.BufferedProtocol`.
+    buffered_protocol = "asyncio.protocols", "BufferedProtocol";
     /// `weakref.ref`.
     weak_reference = "weakref", "ref";
 }

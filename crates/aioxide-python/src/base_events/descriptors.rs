@@ -1,19 +1,10 @@
 //! `add_reader`, `add_writer` and their removal.
 
-use crate::events::{EventLoop, Handle, Job, JobBody, run_handle};
-use crate::ffi::{Args, Builtin, ClassBuilder, Obj, PyRes, Raised, Ref, copy_current_context};
+use crate::events::{Direction, EventLoop, Handle, Job, run_handle};
+use crate::ffi::{
+    Args, Builtin, ClassBuilder, Obj, PyRes, Raised, Ref, copy_current_context, os_error,
+};
 use crate::names;
-
-use super::lifecycle::os_error;
-
-/// Reading or writing.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Direction {
-    /// Reading.
-    Read,
-    /// Writing.
-    Write,
-}
 
 /// Adds this file's methods.
 pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoop> {
@@ -114,19 +105,8 @@ fn add(this: &Ref<EventLoop>, args: &Args<'_>, direction: Direction) -> PyRes<()
     if this.debug.get() {
         handle.record_source()?;
     }
-    watch(this, fd, direction, run_handle, handle)
-}
-
-/// Runs `body` on `handle` in each turn that finds the descriptor ready; a handle that was there is cancelled.
-pub(super) fn watch(
-    this: &Ref<EventLoop>,
-    fd: i32,
-    direction: Direction,
-    body: JobBody,
-    handle: Ref<Handle>,
-) -> PyRes<()> {
     let job = Job {
-        body,
+        body: run_handle,
         object: handle.obj().clone(),
     };
     let scheduler = this.scheduler()?;
@@ -152,36 +132,9 @@ pub(super) fn watch(
 
 /// Takes a registration out and cancels its handle. Was there one?
 fn remove(this: &Ref<EventLoop>, object: &Obj, direction: Direction) -> PyRes<bool> {
-    unwatch(this, descriptor(object)?, direction)
-}
-
-/// Ends what `watch` began, also if the descriptor is closed by now. Was there anything?
-pub(super) fn unwatch(this: &Ref<EventLoop>, fd: i32, direction: Direction) -> PyRes<bool> {
+    let fd = descriptor(object)?;
     if this.closed.get() {
         return Ok(false);
     }
-    let scheduler = this.scheduler()?;
-    let job = match direction {
-        Direction::Read => scheduler.remove_reader(fd),
-        Direction::Write => scheduler.remove_writer(fd),
-    };
-    drop(job);
-    let handle = {
-        let mut descriptors = this.descriptors.borrow_mut();
-        let Some(watched) = descriptors.get_mut(&fd) else {
-            return Ok(false);
-        };
-        let handle = match direction {
-            Direction::Read => watched.reader.take(),
-            Direction::Write => watched.writer.take(),
-        };
-        if watched.reader.is_none() && watched.writer.is_none() {
-            descriptors.remove(&fd);
-        }
-        handle
-    };
-    match handle {
-        Some(handle) => handle.cancel().map(|()| true),
-        None => Ok(false),
-    }
+    this.unwatch(fd, direction)
 }

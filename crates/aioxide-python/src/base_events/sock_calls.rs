@@ -3,10 +3,10 @@
 
 use std::cell::Cell;
 
+use crate::events::Direction;
 use crate::ffi::{Builtin, Obj, PyRes, Raised, Slot, Visit};
 use crate::{names, stdlib};
 
-use super::descriptors::Direction;
 use super::sock_wait::Operation;
 
 /// The outcome of a call that may block: nothing if it would have.

@@ -7,7 +7,7 @@
 
 use std::cell::Cell;
 
-use crate::events::{EventLoop, Handle, leaves_the_loop, report_callback_error};
+use crate::events::{Direction, EventLoop, Handle, leaves_the_loop, report_callback_error};
 use crate::ffi::{
     Class, ClassBuilder, Extends, Native, Obj, PyRes, Ref, Resume, Sent, Slot, Visit,
     copy_current_context, finally, in_context,
@@ -15,7 +15,7 @@ use crate::ffi::{
 use crate::names;
 use crate::waiter::{Waiter, is_done, set_exception, set_result};
 
-use super::descriptors::{Direction, descriptor, ensure_no_transport, unwatch, watch};
+use super::descriptors::{descriptor, ensure_no_transport};
 
 /// What is to be done with a socket, once or in several attempts.
 pub(super) trait Operation: 'static {
@@ -190,18 +190,12 @@ impl Wait {
             operation: Some(Box::new(operation)),
             fd,
             direction: O::DIRECTION,
-            registered: Cell::new(true),
+            registered: Cell::new(false),
         })?;
         if loop_.debug.get() {
             handle.upcast::<Handle>().record_source()?;
         }
-        watch(
-            loop_,
-            fd,
-            O::DIRECTION,
-            run,
-            handle.upcast::<Handle>().clone(),
-        )?;
+        handle.register(loop_)?;
         Ok(Self { waiter, handle })
     }
 
@@ -238,10 +232,27 @@ impl Wait {
 }
 
 impl Ref<SocketWait> {
+    /// Has attempts made while the descriptor is ready; what watched it before does so no more.
+    fn register(&self, loop_: &Ref<EventLoop>) -> PyRes<()> {
+        loop_.watch(self.fd, self.direction, run, self.obj().clone())?;
+        self.registered.set(true);
+        let handle = Some(self.upcast::<Handle>().clone());
+        let before = {
+            let mut descriptors = loop_.descriptors.borrow_mut();
+            let watched = descriptors.entry(self.fd).or_default();
+            match self.direction {
+                Direction::Read => std::mem::replace(&mut watched.reader, handle),
+                Direction::Write => std::mem::replace(&mut watched.writer, handle),
+            }
+        };
+        drop(before);
+        Ok(())
+    }
+
     /// Takes the registration back, unless something else has taken its place.
     fn unregister(&self, loop_: &Ref<EventLoop>) -> PyRes<()> {
         if self.registered.replace(false) && !self.handle.is_cancelled() {
-            unwatch(loop_, self.fd, self.direction)?;
+            loop_.unwatch(self.fd, self.direction)?;
         }
         Ok(())
     }
