@@ -166,6 +166,8 @@ imported! {
     has_ipv6 = "asyncio.base_events", "_HAS_IPv6";
     /// `socket.socket`.
     socket_class = "socket", "socket";
+    /// `_socket.socket`, the part of it that is written in C.
+    socket_base = "_socket", "socket";
     /// `socket.AF_INET`.
     af_inet = "socket", "AF_INET";
     /// `socket.AF_INET6`.

@@ -42,11 +42,9 @@ pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoo
         "create_unix_server" "self, protocol_factory, path=None, *, sock=None, backlog=100, ssl=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True, cleanup_socket=True";
         "connect_accepted_socket" "self, protocol_factory, sock, *, ssl=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None";
         "create_datagram_endpoint" "self, protocol_factory, local_addr=None, remote_addr=None, *, family=0, proto=0, flags=0, reuse_port=None, allow_broadcast=None, sock=None";
-        "sendfile" "self, transport, file, offset=0, count=None, *, fallback=True";
         "start_tls" "self, transport, protocol, sslcontext, *, server_side=False, server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None";
     };
     missing! { builder;
-        "sock_sendfile" "self, sock, file, offset=0, count=None, *, fallback=True";
         "connect_read_pipe" "self, protocol_factory, pipe";
         "connect_write_pipe" "self, protocol_factory, pipe";
         "subprocess_shell" "self, protocol_factory, cmd, *, stdin=-1, stdout=-1, stderr=-1, universal_newlines=False, shell=True, bufsize=0, encoding=None, errors=None, text=None, **kwargs";

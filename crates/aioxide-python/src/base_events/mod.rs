@@ -11,9 +11,12 @@ mod executor;
 mod lifecycle;
 mod missing;
 mod scheduling;
+mod sendfile;
+mod sendfile_fallback;
 mod signals;
 mod sock;
 mod sock_calls;
+mod sock_native;
 mod sock_wait;
 
 use crate::events::{EventLoop, LoopRef, context_argument};
@@ -61,6 +64,7 @@ macro_rules! slot {
 pub(crate) fn init(module: &Obj) -> PyRes<()> {
     executor::init()?;
     signals::init()?;
+    sendfile_fallback::init()?;
     sock_wait::init()?;
     let builder = ClassBuilder::<EventLoop>::new(
         "aioxide",
@@ -87,6 +91,7 @@ pub(crate) fn init(module: &Obj) -> PyRes<()> {
     let builder = asyncgens::methods(builder);
     let builder = signals::methods(builder);
     let builder = sock::methods(builder);
+    let builder = sendfile::methods(builder);
     let builder = missing::methods(builder);
     let builder = flag!(builder, "_closed", closed);
     let builder = flag!(builder, "_stopping", stopping);

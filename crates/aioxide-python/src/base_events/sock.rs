@@ -23,16 +23,16 @@ pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoo
             "sock_recv(self, sock, n)",
             "Receives at most `n` bytes.",
             |this, args| {
-                let size = Slot::new(args.req(1).clone());
-                call(this, args.req(0), "BaseEventLoop.sock_recv", Recv { size })
+                let argument = Slot::new(args.req(1).clone());
+                call(this, args.req(0), "BaseEventLoop.sock_recv", Recv { argument })
             },
         )
         .coroutine(
             "sock_recv_into(self, sock, buf)",
             "Receives into a buffer. Returns the number of bytes.",
             |this, args| {
-                let buffer = Slot::new(args.req(1).clone());
-                let operation = RecvInto { buffer };
+                let argument = Slot::new(args.req(1).clone());
+                let operation = RecvInto { argument };
                 call(
                     this,
                     args.req(0),
@@ -45,8 +45,8 @@ pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoo
             "sock_recvfrom(self, sock, bufsize)",
             "Receives a datagram of at most `bufsize` bytes. Returns it and its sender's address.",
             |this, args| {
-                let size = Slot::new(args.req(1).clone());
-                let operation = RecvFrom { size };
+                let argument = Slot::new(args.req(1).clone());
+                let operation = RecvFrom { argument };
                 call(this, args.req(0), "BaseEventLoop.sock_recvfrom", operation)
             },
         )

@@ -4,9 +4,10 @@
 use std::cell::Cell;
 
 use crate::events::Direction;
-use crate::ffi::{Builtin, Obj, PyRes, Raised, Slot, Visit};
+use crate::ffi::{Buffer, Builtin, Obj, PyRes, Raised, Slot, Visit};
 use crate::{names, stdlib};
 
+use super::sock_native::{self, Call};
 use super::sock_wait::Operation;
 
 /// The outcome of a call that may block: nothing if it would have.
@@ -21,30 +22,33 @@ pub(super) fn unless_blocked(outcome: PyRes) -> PyRes<Option<Obj>> {
     }
 }
 
-/// Declares operations that are one call of a method with arguments that stay the same.
+/// Declares operations that are one call of a method with one argument.
 macro_rules! calls {
-    ($($(#[$doc:meta])* $name:ident: $direction:ident, $method:ident, $($field:ident),+;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident: $method:ident, $native:path;)*) => {$(
         $(#[$doc])*
         pub(super) struct $name {
-            $(
-                #[doc = concat!("The argument `", stringify!($field), "`.")]
-                pub $field: Slot,
-            )+
+            /// The argument.
+            pub argument: Slot,
         }
 
         impl Operation for $name {
-            const DIRECTION: Direction = Direction::$direction;
+            const DIRECTION: Direction = Direction::Read;
 
             fn attempt(&self, sock: &Obj) -> PyRes<Option<Obj>> {
-                unless_blocked(sock.method(names::$method(), [$(&self.$field.get_or_none()),+]))
+                let argument = self.argument.get_or_none();
+                match $native(sock, &argument)? {
+                    Call::Unfit => unless_blocked(sock.method(names::$method(), [&argument])),
+                    Call::Blocked => Ok(None),
+                    Call::Made(result) => Ok(Some(result)),
+                }
             }
 
             fn traverse(&self, visit: &mut Visit<'_>) {
-                $(visit.slot(&self.$field);)+
+                visit.slot(&self.argument);
             }
 
             fn clear(&self) {
-                $(self.$field.clear();)+
+                self.argument.clear();
             }
         }
     )*};
@@ -52,11 +56,11 @@ macro_rules! calls {
 
 calls! {
     /// `sock.recv(size)`.
-    Recv: Read, recv, size;
+    Recv: recv, sock_native::recv;
     /// `sock.recv_into(buffer)`.
-    RecvInto: Read, recv_into, buffer;
+    RecvInto: recv_into, sock_native::recv_into;
     /// `sock.recvfrom(size)`.
-    RecvFrom: Read, recvfrom, size;
+    RecvFrom: recvfrom, sock_native::unfit;
 }
 
 /// `sock.recvfrom_into(buffer, size)`.
@@ -144,6 +148,15 @@ impl SendAll {
             sent: Cell::new(0),
         }
     }
+
+    /// Keeps what is not sent yet for the next attempt; is there nothing, it is over.
+    fn keep_rest(&self, data: &Obj, sent: usize) -> PyRes<Option<Obj>> {
+        let view = byte_view(data)?;
+        let whole = view.len()? == sent;
+        self.sent.set(sent);
+        self.data.set(view);
+        Ok(whole.then(Obj::none))
+    }
 }
 
 /// A flat view of bytes.
@@ -177,27 +190,35 @@ impl Operation for SendAll {
 
     fn begin(&self, sock: &Obj) -> PyRes<Option<Obj>> {
         let data = self.data.get_or_none();
+        match sock_native::send(sock, &data, 0)? {
+            Call::Made((_, true)) => return Ok(Some(Obj::none())),
+            Call::Made((sent, false)) => return self.keep_rest(&data, sent),
+            Call::Blocked if data.len()? == 0 => return Ok(Some(Obj::none())),
+            Call::Blocked => return self.keep_rest(&data, 0),
+            Call::Unfit => {}
+        }
         let sent = match unless_blocked(sock.method(names::send(), [&data]))? {
             Some(sent) => count(&sent)?,
             None => 0,
         };
-        let view = match byte_view(&data) {
-            Ok(view) => view,
-            // What is no buffer was sent by a socket that knows better; it has a length, or this is an error.
-            Err(raised) if raised.is(Builtin::Type) && data.len()? == sent => {
-                raised.discard();
-                return Ok(Some(Obj::none()));
-            }
-            Err(raised) => return Err(raised),
-        };
-        self.sent.set(sent);
-        let whole = view.len()? == sent;
-        self.data.set(view);
-        Ok(whole.then(Obj::none))
+        // What is no buffer may have been sent by a socket that knows better.
+        if data.len()? == sent && Buffer::readable(&data).map_err(Raised::discard).is_err() {
+            return Ok(Some(Obj::none()));
+        }
+        self.keep_rest(&data, sent)
     }
 
     fn attempt(&self, sock: &Obj) -> PyRes<Option<Obj>> {
         let view = self.data.get_or_none();
+        match sock_native::send(sock, &view, self.sent.get())? {
+            Call::Made((_, true)) => return Ok(Some(Obj::none())),
+            Call::Made((sent, false)) => {
+                self.sent.set(self.sent.get() + sent);
+                return Ok(None);
+            }
+            Call::Blocked => return Ok(None),
+            Call::Unfit => {}
+        }
         let rest = part(&view, self.sent.get(), None)?;
         let Some(sent) = unless_blocked(sock.method(names::send(), [&rest]))? else {
             return Ok(None);
