@@ -29,10 +29,15 @@ pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoo
             "Ends `add_writer`; `False` if there was nothing.",
             |this, args| remove(this, args.req(0), Direction::Write),
         )
+        .method(
+            "_ensure_fd_no_transport(self, fd)",
+            "Raises if a transport that is not closing uses the descriptor or file object.",
+            |this, args| ensure_fd_no_transport(this, args.req(0)).map(drop),
+        )
 }
 
 /// The descriptor of an `int` or a file object.
-pub(super) fn descriptor(object: &Obj) -> PyRes<i32> {
+fn descriptor(object: &Obj) -> PyRes<i32> {
     let number = if object.is_int() {
         object.as_i64()
     } else {
@@ -62,25 +67,19 @@ pub(super) fn descriptor(object: &Obj) -> PyRes<i32> {
     }
 }
 
-/// Refuses a descriptor that a transport uses.
-pub(super) fn ensure_no_transport(this: &Ref<EventLoop>, fd: &Obj) -> PyRes<()> {
-    let Some(transports) = this.obj().getattr_opt(names::transports())? else {
-        return Ok(());
-    };
-    let number = if fd.is_int() {
-        fd.clone()
-    } else {
-        Obj::int(i64::from(descriptor(fd)?))?
-    };
-    let transport = transports.method(names::get(), [&number])?;
-    if transport.truth()? && !transport.method(names::is_closing(), [])?.truth()? {
+/// `_ensure_fd_no_transport`: refuses the descriptor of a transport that is in use; gives its number.
+pub(super) fn ensure_fd_no_transport(this: &Ref<EventLoop>, object: &Obj) -> PyRes<i32> {
+    let fd = descriptor(object)?;
+    if let Some(transport) = this.transport_of(fd)?
+        && !transport.method(names::is_closing(), [])?.truth()?
+    {
         return Err(Raised::runtime_error(&format!(
             "File descriptor {} is used by transport {}",
-            fd.repr()?,
+            object.repr()?,
             transport.repr()?
         )));
     }
-    Ok(())
+    Ok(fd)
 }
 
 /// `int(object.fileno())`.
@@ -94,7 +93,7 @@ fn fileno(object: &Obj) -> PyRes<i64> {
 
 /// Registers a callback; one that was there is cancelled.
 fn add(this: &Ref<EventLoop>, args: &Args<'_>, direction: Direction) -> PyRes<()> {
-    let fd = descriptor(args.req(0))?;
+    let fd = ensure_fd_no_transport(this, args.req(0))?;
     this.check_closed()?;
     let handle = Ref::new(Handle::payload(
         args.req(1),
@@ -132,7 +131,7 @@ fn add(this: &Ref<EventLoop>, args: &Args<'_>, direction: Direction) -> PyRes<()
 
 /// Takes a registration out and cancels its handle. Was there one?
 fn remove(this: &Ref<EventLoop>, object: &Obj, direction: Direction) -> PyRes<bool> {
-    let fd = descriptor(object)?;
+    let fd = ensure_fd_no_transport(this, object)?;
     if this.closed.get() {
         return Ok(false);
     }

@@ -18,6 +18,7 @@ mod sock;
 mod sock_calls;
 mod sock_native;
 mod sock_wait;
+mod transports;
 
 use crate::events::{EventLoop, LoopRef, context_argument};
 use crate::ffi::{ClassBuilder, Kind, Native, Obj, PyRes, Raised, Ref, add_to_module, function};
@@ -92,6 +93,7 @@ pub(crate) fn init(module: &Obj) -> PyRes<()> {
     let builder = signals::methods(builder);
     let builder = sock::methods(builder);
     let builder = sendfile::methods(builder);
+    let builder = transports::methods(builder);
     let builder = missing::methods(builder);
     let builder = flag!(builder, "_closed", closed);
     let builder = flag!(builder, "_stopping", stopping);

@@ -653,12 +653,17 @@ enum TransportStep {
     Over,
 }
 
+/// The number of a transport's socket.
+fn socket_number(transport: &Obj) -> PyRes<i32> {
+    number(&transport.getattr(names::sock_fd())?)
+}
+
 impl TransportNative {
     /// Takes the descriptor from the transport and waits until it has sent everything.
     fn start(&mut self) -> PyRes<Sent> {
         let transport = &self.arguments[0];
-        let transports = self.loop_.obj().getattr(names::transports())?;
-        transports.del_item(&transport.getattr(names::sock_fd())?)?;
+        self.loop_
+            .forget_transport(socket_number(transport)?, transport);
         let begun = (|| {
             self.resume_reading = transport.method(names::is_reading(), [])?.truth()?;
             transport.method(names::pause_reading(), [])?;
@@ -718,8 +723,11 @@ impl TransportNative {
             if self.resume_reading {
                 transport.method(names::resume_reading(), [])?;
             }
-            let transports = self.loop_.obj().getattr(names::transports())?;
-            transports.set_item(&transport.getattr(names::sock_fd())?, transport)
+            if transport.method(names::is_closing(), [])?.truth()? {
+                return Ok(());
+            }
+            let fd = socket_number(transport)?;
+            self.loop_.note_transport(fd, transport)
         })
     }
 }

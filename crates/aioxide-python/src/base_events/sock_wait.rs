@@ -15,7 +15,7 @@ use crate::ffi::{
 use crate::names;
 use crate::waiter::{Waiter, is_done, set_exception, set_result};
 
-use super::descriptors::{descriptor, ensure_no_transport};
+use super::descriptors::ensure_fd_no_transport;
 
 /// What is to be done with a socket, once or in several attempts.
 pub(super) trait Operation: 'static {
@@ -180,9 +180,7 @@ impl Wait {
     ) -> PyRes<Self> {
         let waiter = Waiter::create(loop_.obj())?;
         let fileno = sock.method(names::fileno(), [])?;
-        ensure_no_transport(loop_, &fileno)?;
-        loop_.check_closed()?;
-        let fd = descriptor(&fileno)?;
+        let fd = ensure_fd_no_transport(loop_, &fileno)?;
         let handle = Ref::new(SocketWait {
             handle: Handle::native(copy_current_context()?, loop_.obj()),
             future: Slot::new(waiter.future().clone()),
