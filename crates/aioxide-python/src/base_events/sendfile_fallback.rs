@@ -480,7 +480,8 @@ impl Ref<FallbackProtocol> {
             // The connection was lost while nobody waited; that was told otherwise.
             exception_of(&future)?;
         }
-        let paused = transport.getattr(names::protocol_paused())?.truth()?;
+        let paused = transport.getattr(names::protocol_paused())?.truth()?
+            && !transport.method(names::is_closing(), [])?.truth()?;
         match (self.told_to_pause.get(), paused) {
             (true, false) => protocol.method(names::resume_writing(), []).map(drop),
             (false, true) => protocol.method(names::pause_writing(), []).map(drop),
