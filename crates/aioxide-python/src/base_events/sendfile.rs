@@ -43,7 +43,7 @@ pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoo
         .coroutine(
             "_sock_sendfile_fallback(self, sock, file, offset, count)",
             "Sends a file through a socket, block by block.",
-            |this, args| sendfile_fallback::through_socket(this, args),
+            sendfile_fallback::through_socket,
         )
         .method(
             "_check_sendfile_params(self, sock, file, offset, count)",
@@ -71,7 +71,7 @@ pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoo
         .coroutine(
             "_sendfile_fallback(self, transp, file, offset, count)",
             "Sends a file through a transport, block by block.",
-            |this, args| sendfile_fallback::through_transport(this, args),
+            sendfile_fallback::through_transport,
         )
 }
 
@@ -286,15 +286,15 @@ impl Attempts {
     fn start_fallback(&mut self) -> PyRes<Sent> {
         let delegate = self.call((self.way.fallback)())?;
         let sent = delegate.resume(Resume::Send)?;
-        self.falling_back(sent, delegate)
+        Ok(self.falling_back(sent, delegate))
     }
 
     /// Waits for the fallback, or returns.
-    fn falling_back(&mut self, sent: Sent, delegate: Delegate) -> PyRes<Sent> {
+    fn falling_back(&mut self, sent: Sent, delegate: Delegate) -> Sent {
         if matches!(sent, Sent::Yield(_)) {
             self.step = AttemptsStep::Fallback(delegate);
         }
-        Ok(sent)
+        sent
     }
 }
 
@@ -308,7 +308,7 @@ impl Machine for Attempts {
             }
             AttemptsStep::Fallback(delegate) => {
                 let sent = delegate.resume(input)?;
-                self.falling_back(sent, delegate)
+                Ok(self.falling_back(sent, delegate))
             }
             AttemptsStep::Over => Err(Raised::runtime_error(
                 "cannot reuse already awaited coroutine",
@@ -542,15 +542,15 @@ impl SocketNative {
         }
         let mut wait = Wait::register(&self.loop_, &sock, operation)?;
         let sent = wait.start(&self.loop_)?;
-        self.waiting(sent, wait)
+        Ok(self.waiting(sent, wait))
     }
 
     /// Waits on, or returns.
-    fn waiting(&mut self, sent: Sent, wait: Wait) -> PyRes<Sent> {
+    fn waiting(&mut self, sent: Sent, wait: Wait) -> Sent {
         if matches!(sent, Sent::Yield(_)) {
             self.step = SocketStep::Waiting(wait);
         }
-        Ok(sent)
+        sent
     }
 }
 
@@ -600,7 +600,7 @@ impl Machine for SocketNative {
             SocketStep::Start(arguments) => self.start(arguments),
             SocketStep::Waiting(mut wait) => {
                 let sent = wait.resume(&self.loop_, input)?;
-                self.waiting(sent, wait)
+                Ok(self.waiting(sent, wait))
             }
             SocketStep::Over => Err(Raised::runtime_error(
                 "cannot reuse already awaited coroutine",

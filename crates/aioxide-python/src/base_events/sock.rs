@@ -202,15 +202,15 @@ impl<O: Operation> SocketCall<O> {
         }
         let mut wait = Wait::register(&self.loop_, sock, operation)?;
         let sent = wait.start(&self.loop_)?;
-        self.waiting(sent, wait)
+        Ok(self.waiting(sent, wait))
     }
 
     /// Waits on, or returns.
-    fn waiting(&mut self, sent: Sent, wait: Wait) -> PyRes<Sent> {
+    fn waiting(&mut self, sent: Sent, wait: Wait) -> Sent {
         if matches!(sent, Sent::Yield(_)) {
             self.step = Step::Waiting(wait);
         }
-        Ok(sent)
+        sent
     }
 }
 
@@ -220,7 +220,7 @@ impl<O: Operation> Machine for SocketCall<O> {
             Step::Start { sock, operation } => self.start(&sock, operation),
             Step::Waiting(mut wait) => {
                 let sent = wait.resume(&self.loop_, input)?;
-                self.waiting(sent, wait)
+                Ok(self.waiting(sent, wait))
             }
             Step::Over => Err(Raised::runtime_error(
                 "cannot reuse already awaited coroutine",
@@ -318,15 +318,15 @@ impl SockConnect {
         }
         let mut wait = Wait::register(&self.loop_, sock, operation)?;
         let sent = wait.start(&self.loop_)?;
-        self.waiting(sent, wait)
+        Ok(self.waiting(sent, wait))
     }
 
     /// Waits on, or returns.
-    fn waiting(&mut self, sent: Sent, wait: Wait) -> PyRes<Sent> {
+    fn waiting(&mut self, sent: Sent, wait: Wait) -> Sent {
         if matches!(sent, Sent::Yield(_)) {
             self.step = ConnectStep::Waiting(wait);
         }
-        Ok(sent)
+        sent
     }
 }
 
@@ -340,7 +340,7 @@ impl Machine for SockConnect {
             }
             ConnectStep::Waiting(mut wait) => {
                 let sent = wait.resume(&self.loop_, input)?;
-                self.waiting(sent, wait)
+                Ok(self.waiting(sent, wait))
             }
             ConnectStep::Over => Err(Raised::runtime_error(
                 "cannot reuse already awaited coroutine",
