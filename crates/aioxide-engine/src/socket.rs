@@ -138,6 +138,16 @@ pub fn send_to(fd: RawFd, data: &[u8], address: &Address) -> io::Result<usize> {
     Ok(sent)
 }
 
+/// Sends bytes of a file, from `offset` on, without a copy in this process, and returns how many; 0
+/// at the file's end. Reading the file may block. A stream without reader raises `SIGPIPE`, unless
+/// the host ignores it, as Python does.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub fn send_file(fd: RawFd, file: RawFd, offset: u64, count: usize) -> io::Result<usize> {
+    let (fd, file) = (borrow_fd(fd)?, borrow_fd(file)?);
+    let mut position = offset;
+    Ok(rustix::fs::sendfile(fd, file, Some(&mut position), count)?)
+}
+
 /// Accepts a connection: a non-blocking descriptor, closed on exec, and the peer's address.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub fn accept(fd: RawFd) -> io::Result<(OwnedFd, Option<Address>)> {

@@ -449,6 +449,15 @@ impl Ref<EventLoop> {
         Ok(())
     }
 
+    /// The transport of a descriptor, if there is one that lives.
+    pub(crate) fn transport_of(&self, fd: i32) -> PyRes<Option<Obj>> {
+        let known = self.transports.borrow().get(&fd).cloned();
+        match known {
+            Some(weak) => Ok(Some(weak.call([])?).filter(|transport| !transport.is_none())),
+            None => Ok(None),
+        }
+    }
+
     /// Forgets the transport of a descriptor, unless there is another one by now.
     pub(crate) fn forget_transport(&self, fd: i32, transport: &Obj) {
         let known = self.transports.borrow().get(&fd).cloned();
@@ -734,6 +743,21 @@ impl Handle {
         })
     }
 
+    /// The payload of a handle whose work is not a Python callback, but that of the class that extends it.
+    #[inline]
+    pub(crate) fn native(context: Obj, loop_: &Obj) -> Self {
+        let handle = Self::empty();
+        handle.context.set(context);
+        handle.loop_.set(loop_.clone());
+        handle
+    }
+
+    /// Where it runs.
+    #[inline]
+    pub(crate) fn context(&self) -> Option<Obj> {
+        self.context.get()
+    }
+
     /// Fills an empty handle; the tuple of arguments is kept as it is.
     fn fill(&self, callback: &Obj, args: &Obj, context: Obj, loop_: &Obj) {
         self.callback.set(callback.clone());
@@ -793,6 +817,11 @@ impl Handle {
             [Some(a), Some(b), Some(c)] => callback.call([a, b, c]),
         })
         .map(drop)
+    }
+
+    /// Where it was made, if that was recorded.
+    pub(crate) fn source(&self) -> Option<Obj> {
+        self.source_traceback.get()
     }
 
     /// Keeps the stack of the caller, for debug mode.

@@ -158,6 +158,50 @@ imported! {
     object_repr = "builtins", "object.__repr__";
     /// `asyncio.locks._BarrierState`, the states that `Barrier._state` shows.
     barrier_state = "asyncio.locks", "_BarrierState";
+    /// The module `ssl` as asyncio imported it, `None` if Python was built without.
+    ssl_module = "asyncio.base_events", "ssl";
+    /// `asyncio.base_events._ipaddr_info`.
+    ipaddr_info = "asyncio.base_events", "_ipaddr_info";
+    /// `asyncio.base_events._HAS_IPv6`.
+    has_ipv6 = "asyncio.base_events", "_HAS_IPv6";
+    /// `socket.socket`.
+    socket_class = "socket", "socket";
+    /// `_socket.socket`, the part of it that is written in C.
+    socket_base = "_socket", "socket";
+    /// `socket.AF_INET`.
+    af_inet = "socket", "AF_INET";
+    /// `socket.AF_INET6`.
+    af_inet6 = "socket", "AF_INET6";
+    /// `socket.SOCK_STREAM`.
+    sock_stream = "socket", "SOCK_STREAM";
+    /// `socket.SOL_SOCKET`.
+    sol_socket = "socket", "SOL_SOCKET";
+    /// `socket.SO_ERROR`.
+    so_error = "socket", "SO_ERROR";
+    /// `asyncio.SendfileNotAvailableError`.
+    sendfile_not_available_error = "asyncio.exceptions", "SendfileNotAvailableError";
+    /// `asyncio.constants._SendfileMode.UNSUPPORTED`.
+    sendfile_unsupported = "asyncio.constants", "_SendfileMode.UNSUPPORTED";
+    /// `asyncio.constants._SendfileMode.TRY_NATIVE`.
+    sendfile_try_native = "asyncio.constants", "_SendfileMode.TRY_NATIVE";
+    /// `asyncio.transports._FlowControlMixin`.
+    flow_control_mixin = "asyncio.transports", "_FlowControlMixin";
+    /// `asyncio.Protocol`.
+    protocol = "asyncio.protocols", "Protocol";
+    /// `io.UnsupportedOperation`.
+    unsupported_operation = "io", "UnsupportedOperation";
+    /// `os.fstat`.
+    fstat = "os", "fstat";
+    /// `os.lseek`.
+    lseek = "os", "lseek";
+    /// `bytearray`.
+    bytearray = "builtins", "bytearray";
+    /// `bytes`.
+    bytes = "builtins", "bytes";
+    /// `memoryview`.
+    memoryview = "builtins", "memoryview";
+    /// `slice`.
+    slice = "builtins", "slice";
     /// `os.fsdecode`.
     fsdecode = "os", "fsdecode";
     /// `asyncio.trsock.TransportSocket`.
@@ -174,20 +218,12 @@ imported! {
     socket = "socket", "";
     /// `_socket` itself.
     c_socket = "_socket", "";
-    /// `socket.AF_INET`.
-    af_inet = "socket", "AF_INET";
-    /// `socket.AF_INET6`.
-    af_inet6 = "socket", "AF_INET6";
-    /// `socket.SOCK_STREAM`.
-    sock_stream = "socket", "SOCK_STREAM";
     /// `socket.SOCK_DGRAM`.
     sock_dgram = "socket", "SOCK_DGRAM";
     /// `socket.SOCK_RAW`.
     sock_raw = "socket", "SOCK_RAW";
     /// `sys.audit`.
     audit = "sys", "audit";
-    /// `bytes`.
-    bytes = "builtins", "bytes";
     /// `types.FunctionType`.
     function_type = "types", "FunctionType";
     /// `types.BuiltinFunctionType`.

@@ -89,3 +89,18 @@ fn unix_addresses_are_paths_nothing_or_abstract_names() {
         Some(Address::Unix(Vec::new()))
     );
 }
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[test]
+fn a_file_is_sent_from_an_offset_to_its_end() {
+    let (near, far) = UnixStream::pair().expect("a pair");
+    let file = std::fs::File::open("/proc/self/exe").expect("a file");
+    let mut head = [0; 8];
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut head, 2).expect("read");
+    let (fd, file) = (near.as_raw_fd(), file.as_raw_fd());
+    assert_eq!(send_file(fd, file, 2, 8).expect("sent"), 8);
+    let mut received = [0; 8];
+    assert_eq!(recv(far.as_raw_fd(), &mut received).expect("read"), 8);
+    assert_eq!(received, head);
+    assert_eq!(send_file(fd, file, 1 << 40, 8).expect("the end"), 0);
+}

@@ -120,22 +120,18 @@ fn known_transports(this: &Ref<EventLoop>) -> PyRes {
 }
 
 /// `_ensure_fd_no_transport`: refuses the descriptor of a transport that is in use; gives its number.
-pub(super) fn ensure_fd_no_transport(this: &Ref<EventLoop>, object: &Obj) -> PyRes<i64> {
-    let number = number(object)?;
-    let known = i32::try_from(number)
-        .ok()
-        .and_then(|fd| this.transports.borrow().get(&fd).cloned());
-    if let Some(weak) = known {
-        let transport = weak.call([])?;
-        if !transport.is_none() && !transport.method(names::is_closing(), [])?.truth()? {
-            return Err(Raised::runtime_error(&format!(
-                "File descriptor {} is used by transport {}",
-                object.repr()?,
-                transport.repr()?
-            )));
-        }
+pub(super) fn ensure_fd_no_transport(this: &Ref<EventLoop>, object: &Obj) -> PyRes<i32> {
+    let fd = descriptor(number(object)?)?;
+    if let Some(transport) = this.transport_of(fd)?
+        && !transport.method(names::is_closing(), [])?.truth()?
+    {
+        return Err(Raised::runtime_error(&format!(
+            "File descriptor {} is used by transport {}",
+            object.repr()?,
+            transport.repr()?
+        )));
     }
-    Ok(number)
+    Ok(fd)
 }
 
 /// `int(object.fileno())`.
@@ -149,7 +145,7 @@ fn fileno(object: &Obj) -> PyRes<i64> {
 
 /// `add_reader` and `add_writer`.
 fn add(this: &Ref<EventLoop>, args: &Args<'_>, direction: Direction) -> PyRes<()> {
-    let fd = descriptor(ensure_fd_no_transport(this, args.req(0))?)?;
+    let fd = ensure_fd_no_transport(this, args.req(0))?;
     let context = copy_current_context()?;
     watch(this, fd, args.req(1), args.rest(), context, direction).map(drop)
 }
@@ -206,7 +202,7 @@ fn watch(
 
 /// `remove_reader` and `remove_writer`: takes a registration out and cancels its handle. Was there one?
 fn remove(this: &Ref<EventLoop>, object: &Obj, direction: Direction) -> PyRes<bool> {
-    let fd = descriptor(ensure_fd_no_transport(this, object)?)?;
+    let fd = ensure_fd_no_transport(this, object)?;
     if this.closed.get() {
         return Ok(false);
     }

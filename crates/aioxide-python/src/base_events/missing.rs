@@ -35,17 +35,8 @@ macro_rules! missing {
 pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoop> {
     let builder = missing! { builder;
         "create_datagram_endpoint" "self, protocol_factory, local_addr=None, remote_addr=None, *, family=0, proto=0, flags=0, reuse_port=None, allow_broadcast=None, sock=None";
-        "sendfile" "self, transport, file, offset=0, count=None, *, fallback=True";
     };
     missing! { builder;
-        "sock_recv" "self, sock, n";
-        "sock_recv_into" "self, sock, buf";
-        "sock_recvfrom" "self, sock, bufsize";
-        "sock_recvfrom_into" "self, sock, buf, nbytes=0";
-        "sock_sendall" "self, sock, data";
-        "sock_sendto" "self, sock, data, address";
-        "sock_accept" "self, sock";
-        "sock_sendfile" "self, sock, file, offset=0, count=None, *, fallback=True";
         "connect_read_pipe" "self, protocol_factory, pipe";
         "connect_write_pipe" "self, protocol_factory, pipe";
         "subprocess_shell" "self, protocol_factory, cmd, *, stdin=-1, stdout=-1, stderr=-1, universal_newlines=False, shell=True, bufsize=0, encoding=None, errors=None, text=None, **kwargs";

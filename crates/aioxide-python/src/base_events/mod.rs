@@ -13,10 +13,15 @@ mod lifecycle;
 mod missing;
 mod resolver;
 mod scheduling;
+mod sendfile;
+mod sendfile_fallback;
 mod server;
 mod servers;
 mod signals;
-mod standin;
+mod sock;
+mod sock_calls;
+mod sock_native;
+mod sock_wait;
 mod steps;
 mod tls;
 mod unix;
@@ -69,6 +74,8 @@ pub(crate) fn init(module: &Obj) -> PyRes<()> {
     server::init()?;
     servers::init()?;
     connections::init()?;
+    sendfile_fallback::init()?;
+    sock_wait::init()?;
     let builder = ClassBuilder::<EventLoop>::new(
         "aioxide",
         "BaseEventLoop",
@@ -98,8 +105,9 @@ pub(crate) fn init(module: &Obj) -> PyRes<()> {
     let builder = servers::methods(builder);
     let builder = unix::methods(builder);
     let builder = tls::methods(builder);
+    let builder = sock::methods(builder);
+    let builder = sendfile::methods(builder);
     let builder = missing::methods(builder);
-    let builder = standin::methods(builder);
     let builder = flag!(builder, "_closed", closed);
     let builder = flag!(builder, "_stopping", stopping);
     let builder = flag!(

@@ -18,6 +18,12 @@ pub(crate) enum Builtin {
     Assertion,
     /// `AttributeError`.
     Attribute,
+    /// `BlockingIOError`.
+    BlockingIo,
+    /// `ConnectionError`.
+    Connection,
+    /// `InterruptedError`.
+    Interrupted,
     /// `NotImplementedError`.
     NotImplemented,
     /// `OSError`.
@@ -56,6 +62,9 @@ impl Builtin {
             match self {
                 Self::Assertion => ffi::PyExc_AssertionError,
                 Self::Attribute => ffi::PyExc_AttributeError,
+                Self::BlockingIo => ffi::PyExc_BlockingIOError,
+                Self::Connection => ffi::PyExc_ConnectionError,
+                Self::Interrupted => ffi::PyExc_InterruptedError,
                 Self::NotImplemented => ffi::PyExc_NotImplementedError,
                 Self::Os => ffi::PyExc_OSError,
                 Self::Overflow => ffi::PyExc_OverflowError,

@@ -5,7 +5,7 @@ mod transport;
 
 use crate::ffi::{Obj, PyRes};
 
-pub(crate) use transport::{StreamTransport, make_socket_transport};
+pub(crate) use transport::make_socket_transport;
 
 /// Makes the classes.
 pub(crate) fn init(_module: &Obj) -> PyRes<()> {

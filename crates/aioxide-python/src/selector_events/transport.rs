@@ -1213,5 +1213,8 @@ fn private(builder: ClassBuilder<StreamTransport>) -> ClassBuilder<StreamTranspo
         .getter("_eof", |this| Ok(this.eof.get()))
         .getter("_conn_lost", |this| Obj::int(this.conn_lost.get().into()))
         .getter("_protocol_paused", |this| Ok(this.marks.paused.get()))
+        .getter("_sendfile_compatible", |_| {
+            stdlib::sendfile_try_native().cloned()
+        })
         .getter("_empty_waiter", |this| Ok(this.empty_waiter.get()))
 }

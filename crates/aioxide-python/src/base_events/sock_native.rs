@@ -1,0 +1,146 @@
+//! System calls on Python's own sockets, without their methods: what saves an exception for each call that would block.
+//!
+//! Only for sockets of exactly `socket.socket` whose methods nobody replaced and that do not block; all others, and all
+//! arguments that need judgement, are left to the methods.
+
+use std::io::{self, ErrorKind};
+
+use aioxide_engine::socket;
+
+use crate::ffi::{Buffer, GilCell, Obj, PyRes, os_error};
+use crate::{names, stdlib};
+
+/// The most that is received at once without the method: it releases the GIL for the copying, this does not.
+const MOST: i64 = 1 << 20;
+
+/// The version of `socket.socket` whose methods were seen to be those of `_socket.socket`; 0 is none.
+static UNTOUCHED: GilCell<u32> = GilCell::new(0);
+
+/// Are the methods of `socket.socket`, of which `sock` is an instance, those of C?
+fn is_untouched(sock: &Obj) -> PyRes<bool> {
+    let version = sock.class_version();
+    if version != 0 && version == UNTOUCHED.get() {
+        return Ok(true);
+    }
+    let (class, base) = (stdlib::socket_class()?, stdlib::socket_base()?);
+    for name in [
+        names::recv(),
+        names::recv_into(),
+        names::send(),
+        names::fileno(),
+        names::gettimeout(),
+    ] {
+        match class.getattr_opt(name)? {
+            Some(found) if found.is(&base.getattr(name)?) => {}
+            _ => return Ok(false),
+        }
+    }
+    UNTOUCHED.set(sock.class_version());
+    Ok(true)
+}
+
+/// The descriptor of a socket that may be used without its methods, asked anew for each call.
+fn descriptor(sock: &Obj) -> PyRes<Option<i32>> {
+    if !sock.is_exactly(stdlib::socket_class()?) || !is_untouched(sock)? {
+        return Ok(None);
+    }
+    let timeout = sock.method(names::gettimeout(), [])?;
+    if timeout.is_none() || timeout.as_f64()? > 0.0 {
+        return Ok(None);
+    }
+    let fd = i32::try_from(sock.method(names::fileno(), [])?.as_i64()?);
+    Ok(fd.ok().filter(|&fd| fd >= 0))
+}
+
+/// The outcome of a call: made without the method, or not made.
+pub(super) enum Call<T> {
+    /// The method has to be called.
+    Unfit,
+    /// It would block.
+    Blocked,
+    /// It was made.
+    Made(T),
+}
+
+impl<T> Call<T> {
+    /// The outcome of a system call.
+    fn new(outcome: io::Result<T>) -> PyRes<Self> {
+        match outcome {
+            Ok(value) => Ok(Self::Made(value)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Self::Blocked),
+            Err(error) => Err(os_error(&error)),
+        }
+    }
+}
+
+/// A view of a buffer, unless the method has to phrase an error.
+fn view(buffer: PyRes<Buffer>) -> Option<Buffer> {
+    match buffer {
+        Ok(buffer) => Some(buffer),
+        Err(raised) => {
+            raised.discard();
+            None
+        }
+    }
+}
+
+/// `sock.recv(size)`.
+pub(super) fn recv(sock: &Obj, size: &Obj) -> PyRes<Call<Obj>> {
+    if !size.is_exact_int() {
+        return Ok(Call::Unfit);
+    }
+    let size = match size.as_i64() {
+        Ok(size @ 1..=MOST) => usize::try_from(size).unwrap_or(0),
+        Ok(_) => return Ok(Call::Unfit),
+        Err(raised) => {
+            raised.discard();
+            return Ok(Call::Unfit);
+        }
+    };
+    let Some(fd) = descriptor(sock)? else {
+        return Ok(Call::Unfit);
+    };
+    Call::new(Obj::bytes_with(size, |room| socket::recv_uninit(fd, room))?)
+}
+
+/// `sock.recv_into(buffer)`.
+pub(super) fn recv_into(sock: &Obj, buffer: &Obj) -> PyRes<Call<Obj>> {
+    let Some(mut view) = view(Buffer::writable(buffer)) else {
+        return Ok(Call::Unfit);
+    };
+    if !(1..=MOST).contains(&i64::try_from(view.len()).unwrap_or(i64::MAX)) {
+        return Ok(Call::Unfit);
+    }
+    // The buffer's exporter may be Python code (from 3.12 on), which may have closed the socket.
+    let Some(fd) = descriptor(sock)? else {
+        return Ok(Call::Unfit);
+    };
+    let outcome = socket::recv(fd, view.as_mut_slice());
+    // Giving the view up may run Python code, which no exception must meet.
+    drop(view);
+    match Call::new(outcome)? {
+        Call::Made(count) => Ok(Call::Made(Obj::int(i64::try_from(count).unwrap_or(0))?)),
+        Call::Blocked => Ok(Call::Blocked),
+        Call::Unfit => Ok(Call::Unfit),
+    }
+}
+
+/// `sock.send(data[start:])`, which also says whether that was all.
+pub(super) fn send(sock: &Obj, data: &Obj, start: usize) -> PyRes<Call<(usize, bool)>> {
+    let Some(view) = view(Buffer::readable(data)) else {
+        return Ok(Call::Unfit);
+    };
+    let Some(fd) = descriptor(sock)? else {
+        return Ok(Call::Unfit);
+    };
+    let rest = view.as_slice().get(start..).unwrap_or(&[]);
+    let outcome = socket::send(fd, rest).map(|sent| (sent, sent == rest.len()));
+    drop(view);
+    Call::new(outcome)
+}
+
+/// What is always left to the method.
+#[expect(clippy::unnecessary_wraps, reason = "the signature of the others")]
+pub(super) fn unfit(_: &Obj, _: &Obj) -> PyRes<Call<Obj>> {
+    Ok(Call::Unfit)
+}
