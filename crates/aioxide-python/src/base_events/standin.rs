@@ -138,9 +138,8 @@ enum At {
 impl SockConnect {
     /// Begins to connect.
     fn connect(&mut self) -> PyRes<Next> {
-        let raised = match self.sock.method(names::connect(), [&self.address]) {
-            Ok(_) => return Ok(Next::Done(Obj::none())),
-            Err(raised) => raised,
+        let Err(raised) = self.sock.method(names::connect(), [&self.address]) else {
+            return Ok(Next::Done(Obj::none()));
         };
         if !raised.matches(stdlib::blocking_io_error()?) {
             return Err(raised);
