@@ -107,9 +107,9 @@ def test_arguments_that_are_refused(loop, kwargs, error, text):
 
 def test_sockets_that_are_refused(loop):
     with socket.socket(type=socket.SOCK_DGRAM) as sock:
-        with pytest.raises(ValueError, match="^A Stream Socket was expected, got <socket"):
+        with pytest.raises(ValueError, match=r"^A Stream Socket was expected, got <socket"):
             loop.run_until_complete(loop.create_connection(Protocol, sock=sock))
-        with pytest.raises(ValueError, match="^A Stream Socket was expected, got <socket"):
+        with pytest.raises(ValueError, match=r"^A Stream Socket was expected, got <socket"):
             loop.run_until_complete(loop.connect_accepted_socket(Protocol, sock))
     context = ssl.create_default_context()
     context.check_hostname = False
@@ -119,7 +119,7 @@ def test_sockets_that_are_refused(loop):
             loop.connect_accepted_socket(Protocol, sock),
             loop.create_server(Protocol, sock=sock),
         ):
-            with pytest.raises(TypeError, match="^Socket cannot be of type SSLSocket$"):
+            with pytest.raises(TypeError, match=r"^Socket cannot be of type SSLSocket$"):
                 loop.run_until_complete(coro)
 
 
@@ -165,7 +165,7 @@ def test_connected_socket(loop, listening):
             Protocol, sock=socket.create_connection(listening.getsockname())
         )
         conn, _ = listening.accept()
-        accepted, other = await loop.connect_accepted_socket(Protocol, conn)
+        _, other = await loop.connect_accepted_socket(Protocol, conn)
         await close(transport, protocol)
         assert await other.lost is None
 
@@ -183,7 +183,7 @@ def test_descriptor_of_a_transport(loop, listening):
             with pytest.raises(RuntimeError, match=f"^File descriptor {fd} is used by transport <"):
                 method(fd, int)
         for method in (loop.remove_reader, loop.remove_writer):
-            with pytest.raises(RuntimeError, match="^File descriptor <.*> is used by transport <"):
+            with pytest.raises(RuntimeError, match=r"^File descriptor <.*> is used by transport <"):
                 method(sock)
         await close(transport, protocol)
         assert loop.remove_reader(fd) is False
@@ -258,7 +258,7 @@ def failing(loop, errors):
 def test_several_errors(loop, sockets):
     resolve(loop, ("1.0.0.1", 1), ("1.0.0.2", 1))
     tried = failing(loop, {"1.0.0.1": OSError("one"), "1.0.0.2": OSError("two")})
-    with pytest.raises(OSError, match="^Multiple exceptions: one, two$"):
+    with pytest.raises(OSError, match=r"^Multiple exceptions: one, two$"):
         loop.run_until_complete(loop.create_connection(Protocol, "name", 1))
     assert tried == ["1.0.0.1", "1.0.0.2"]
     assert [sock.fileno() for sock in sockets] == [-1, -1]
@@ -342,9 +342,7 @@ def test_factory_that_raises(own, listening, sockets, error):
 
 def test_local_address(loop, listening):
     async def main():
-        connection = await loop.create_connection(
-            Protocol, *listening.getsockname(), local_addr=("127.0.0.3", 0)
-        )
+        connection = await loop.create_connection(Protocol, *listening.getsockname(), local_addr=("127.0.0.3", 0))
         assert connection[0].get_extra_info("sockname")[0] == "127.0.0.3"
         await close(*connection)
         listening.accept()[0].close()
@@ -432,7 +430,7 @@ def test_failed_attempt_starts_the_next_one_at_once(own):
         tried, futures = race(own, "1.0.0.1", "1.0.0.2")
         futures["1.0.0.1"].set_exception(OSError("one"))
         futures["1.0.0.2"].set_exception(OSError("two"))
-        with pytest.raises(OSError, match="^Multiple exceptions: one, two$"):
+        with pytest.raises(OSError, match=r"^Multiple exceptions: one, two$"):
             await own.create_connection(Protocol, "name", 1, happy_eyeballs_delay=3600)
         assert tried == ["1.0.0.1", "1.0.0.2"]
 
@@ -494,7 +492,7 @@ def test_nothing_collected(own):
 
         own.getaddrinfo = getaddrinfo
         for delay in (None, 0):
-            with pytest.raises(TimeoutError, match="^create_connection failed$"):
+            with pytest.raises(TimeoutError, match=r"^create_connection failed$"):
                 await own.create_connection(Protocol, "name", 1, happy_eyeballs_delay=delay)
 
     own.run_until_complete(main())
@@ -531,9 +529,9 @@ def test_cancelled_while_looking_up(loop, sockets):
 
         async def getaddrinfo(host, *args, **kwargs):
             asked.append(host)
-            if len(asked) == 2:
-                return [info(("127.0.0.1", 1))]
-            await loop.create_future()
+            if len(asked) != 2:
+                await loop.create_future()
+            return [info(("127.0.0.1", 1))]
 
         loop.getaddrinfo = getaddrinfo
         for local_addr in (None, ("local", 0)):
@@ -623,7 +621,7 @@ def test_handshake_that_fails(loop, listening):
 
 @pytest.mark.parametrize("sslcontext", [None, True, "context"])
 def test_start_tls_needs_a_context(loop, sslcontext):
-    with pytest.raises(TypeError, match="^sslcontext is expected to be an instance of ssl.SSLContext, got "):
+    with pytest.raises(TypeError, match=r"^sslcontext is expected to be an instance of ssl.SSLContext, got "):
         loop.run_until_complete(loop.start_tls(None, None, sslcontext))
 
 

@@ -82,7 +82,7 @@ def test_server_arguments_that_are_refused(loop, kwargs, error, text):
 @pytest.mark.parametrize("method", ["create_unix_connection", "create_unix_server"])
 def test_sockets_that_are_refused(loop, method):
     for sock in (socket.socket(), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)):
-        with sock, pytest.raises(ValueError, match="^A UNIX Domain Stream Socket was expected, got <socket"):
+        with sock, pytest.raises(ValueError, match=r"^A UNIX Domain Stream Socket was expected, got <socket"):
             loop.run_until_complete(getattr(loop, method)(Protocol, sock=sock))
 
 

@@ -123,13 +123,11 @@ impl Server {
         if self.is_closed() {
             return Err(Builtin::Assertion.raise_bare());
         }
-        match (transport, self.clients.get()) {
-            (Some(transport), Some(clients)) => clients.method(names::add(), [transport]).map(drop),
-            _ => {
-                self.anonymous.set(self.anonymous.get() + 1);
-                Ok(())
-            }
+        if let (Some(transport), Some(clients)) = (transport, self.clients.get()) {
+            return clients.method(names::add(), [transport]).map(drop);
         }
+        self.anonymous.set(self.anonymous.get() + 1);
+        Ok(())
     }
 
     /// `_detach`.
