@@ -18,6 +18,7 @@ mod mixins;
 mod queues;
 mod runners;
 mod staggered;
+mod streams;
 mod taskgroups;
 mod tasks;
 mod threads;
@@ -56,6 +57,7 @@ fn init(module: &Obj) -> PyRes<()> {
     staggered::init(module)?;
     base_events::init(module)?;
     runners::init(module)?;
+    streams::init(module)?;
     let (_, native_tasks) = ffi::function(
         ffi::Kind::Builtin,
         "aioxide._aioxide",
@@ -87,6 +89,7 @@ const NAMES: &[(&str, &[&[&str]])] = &[
     ("queues", &[queues::NAMES]),
     ("runners", &[runners::NAMES]),
     ("staggered", &[staggered::NAMES]),
+    ("streams", &[streams::NAMES]),
     ("taskgroups", &[taskgroups::NAMES]),
     (
         "tasks",

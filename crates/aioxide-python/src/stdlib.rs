@@ -168,6 +168,22 @@ imported! {
     datagram_transport = "asyncio.transports", "DatagramTransport";
     /// `asyncio.BufferedProtocol`.
     buffered_protocol = "asyncio.protocols", "BufferedProtocol";
+    /// `asyncio.streams.FlowControlMixin`.
+    flow_control_mixin = "asyncio.streams", "FlowControlMixin";
+    /// The logger of `asyncio.streams`.
+    streams_logger = "asyncio.streams", "logger";
+    /// `asyncio.StreamReader`.
+    stream_reader = "asyncio.streams", "StreamReader";
+    /// `asyncio.IncompleteReadError`.
+    incomplete_read_error = "asyncio.exceptions", "IncompleteReadError";
+    /// `asyncio.LimitOverrunError`.
+    limit_overrun_error = "asyncio.exceptions", "LimitOverrunError";
+    /// `bytearray`.
+    bytearray = "builtins", "bytearray";
+    /// `slice`.
+    slice = "builtins", "slice";
+    /// `tuple`.
+    tuple = "builtins", "tuple";
     /// `weakref.ref`.
     weak_reference = "weakref", "ref";
 }

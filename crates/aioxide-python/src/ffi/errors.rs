@@ -18,6 +18,8 @@ pub(crate) enum Builtin {
     Assertion,
     /// `AttributeError`.
     Attribute,
+    /// `ConnectionResetError`.
+    ConnectionReset,
     /// `NotImplementedError`.
     NotImplemented,
     /// `OSError`.
@@ -56,6 +58,7 @@ impl Builtin {
             match self {
                 Self::Assertion => ffi::PyExc_AssertionError,
                 Self::Attribute => ffi::PyExc_AttributeError,
+                Self::ConnectionReset => ffi::PyExc_ConnectionResetError,
                 Self::NotImplemented => ffi::PyExc_NotImplementedError,
                 Self::Os => ffi::PyExc_OSError,
                 Self::Overflow => ffi::PyExc_OverflowError,
@@ -408,6 +411,8 @@ pub(crate) fn os_error_instance(error: &std::io::Error) -> PyRes {
 pub(crate) enum Warning {
     /// `DeprecationWarning`.
     Deprecation,
+    /// `ResourceWarning`.
+    Resource,
     /// `RuntimeWarning`.
     Runtime,
 }
@@ -419,6 +424,7 @@ impl Warning {
         unsafe {
             match self {
                 Self::Deprecation => ffi::PyExc_DeprecationWarning,
+                Self::Resource => ffi::PyExc_ResourceWarning,
                 Self::Runtime => ffi::PyExc_RuntimeWarning,
             }
         }
