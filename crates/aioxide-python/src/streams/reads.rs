@@ -534,13 +534,20 @@ impl Read {
     #[inline]
     fn begin(&mut self) -> PyRes<Option<Sent>> {
         self.reader.check_exception()?;
-        if let Amount::Given(n) = &self.amount {
-            self.amount = match bounded(n, true)? {
-                Some(0) => return Obj::bytes(b"").map(Sent::Return).map(Some),
-                Some(n) => Amount::UpTo(n),
-                None => Amount::All(Box::default()),
-            };
-        }
+        let Amount::Given(n) = &self.amount else {
+            return Ok(None);
+        };
+        self.amount = match bounded(n, true) {
+            Ok(Some(0)) => return Obj::bytes(b"").map(Sent::Return).map(Some),
+            Ok(Some(n)) => Amount::UpTo(n),
+            Ok(None) => Amount::All(Box::default()),
+            // CPython: a number that is not whole is found out when there is something to take.
+            Err(raised) if n.is_exact_float() => {
+                raised.discard();
+                return Ok(None);
+            }
+            Err(raised) => return Err(raised),
+        };
         Ok(None)
     }
 
@@ -591,13 +598,12 @@ impl Read {
                 reader.check_exception()?;
                 Ok(None)
             }
-            amount => {
-                let most = if let Amount::UpTo(most) = amount {
-                    *most
-                } else {
-                    0
-                };
-                let data = reader.received.take(most)?;
+            Amount::Given(n) => Err(Raised::type_error(&format!(
+                "'{}' object cannot be interpreted as an integer",
+                n.class_name()
+            ))),
+            Amount::UpTo(most) => {
+                let data = reader.received.take(*most)?;
                 reader.after_read()?;
                 Ok(Some(Sent::Return(data)))
             }
