@@ -45,6 +45,7 @@ FUNCTIONS = [
 CLASSES = [
     "Future", "Task", "Handle", "TimerHandle", "Lock", "Event", "Condition", "Semaphore", "BoundedSemaphore",
     "Barrier", "Queue", "PriorityQueue", "LifoQueue", "Timeout", "TaskGroup", "Runner",
+    "StreamReader", "StreamWriter", "StreamReaderProtocol",
 ]  # fmt: skip
 
 LOOP_METHODS = [
@@ -64,6 +65,9 @@ NEWEST = {
     "Loop.create_task": "(self, coro, **kwargs)",
     "Loop.shutdown_default_executor": "(self, timeout=None)",
     "TaskGroup.create_task": "(self, coro, **kwargs)",
+    "StreamWriter.start_tls": (
+        "(self, sslcontext, *, server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None)"
+    ),
 }
 """Signatures of the newest Python, which older ones may have too: supersets of their own."""
 

@@ -34,6 +34,7 @@ mod received;
 mod writer;
 
 use crate::ffi::{Native, Obj, PyRes, Ref, add_to_module};
+use crate::stdlib;
 
 use protocol::StreamReaderProtocol;
 
@@ -58,6 +59,7 @@ const DEFAULT_LIMIT: usize = 1 << 16;
 /// That holds as long as neither the protocol's `data_received` nor the reader's `feed_data` is overridden or replaced,
 /// and the reader lives. All of this may change at any time, so it is to be asked for each piece of data; the answer
 /// costs a few loads and compares.
+#[expect(dead_code, reason = "for native transports, which are to come")]
 #[inline]
 pub(crate) fn direct_reader(protocol: &Obj) -> Option<Ref<StreamReader>> {
     StreamReaderProtocol::class()
@@ -66,6 +68,7 @@ pub(crate) fn direct_reader(protocol: &Obj) -> Option<Ref<StreamReader>> {
 }
 
 /// Feeds a reader that [`direct_reader`] gave, as its `feed_data` does.
+#[expect(dead_code, reason = "for native transports, which are to come")]
 #[inline]
 pub(crate) fn feed(reader: &Ref<StreamReader>, data: &[u8]) -> PyRes<()> {
     reader.feed(data)
@@ -73,6 +76,9 @@ pub(crate) fn feed(reader: &Ref<StreamReader>, data: &[u8]) -> PyRes<()> {
 
 /// Makes the classes and functions.
 pub(crate) fn init(module: &Obj) -> PyRes<()> {
+    // The stdlib's own: once names are rebound it cannot be looked up.
+    stdlib::stream_reader()?;
+    stdlib::flow_control_mixin()?;
     add_to_module(module, "StreamReader", &reader::make_class()?)?;
     add_to_module(module, "StreamWriter", &writer::make_class()?)?;
     add_to_module(module, "StreamReaderProtocol", &protocol::make_class()?)?;
