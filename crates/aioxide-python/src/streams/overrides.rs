@@ -97,13 +97,13 @@ impl<const N: usize> Overridable<N> {
     fn assigned(&self, own: &Obj, methods: u32) -> bool {
         self.names.iter().enumerate().any(|(index, name)| {
             methods & 1 << index != 0
-                && own
-                    .dict_get(name())
-                    .map(|found| found.is_some())
-                    .unwrap_or_else(|raised| {
+                && match own.dict_get(name()) {
+                    Ok(found) => found.is_some(),
+                    Err(raised) => {
                         raised.discard();
                         true
-                    })
+                    }
+                }
         })
     }
 }

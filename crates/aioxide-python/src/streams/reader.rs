@@ -673,7 +673,7 @@ pub(super) fn make_class() -> PyRes {
         .property(
             "_limit",
             Ref::<StreamReader>::visible_limit,
-            |this, value| this.set_limit(value),
+            Ref::<StreamReader>::set_limit,
         )
         .property(
             "_eof",
