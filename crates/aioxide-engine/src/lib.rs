@@ -63,6 +63,7 @@ pub mod socket;
 mod timers;
 mod wait;
 mod waker;
+pub mod write_buffer;
 
 pub use clock::monotonic_ns;
 pub use job::Job;

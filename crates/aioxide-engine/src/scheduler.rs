@@ -162,6 +162,16 @@ impl<J: Job> Scheduler<J> {
         self.remove(fd, Direction::Write)
     }
 
+    /// Whether a job waits for the descriptor to be readable.
+    pub fn has_reader(&self, fd: RawFd) -> bool {
+        self.selector.borrow().has(fd, Direction::Read)
+    }
+
+    /// Whether a job waits for the descriptor to be writable.
+    pub fn has_writer(&self, fd: RawFd) -> bool {
+        self.selector.borrow().has(fd, Direction::Write)
+    }
+
     /// Hands a job over like one of another thread and wakes the loop; gives it back if the loop is gone.
     #[inline]
     pub fn push_remote(&self, job: J) -> Result<(), J> {

@@ -87,7 +87,20 @@ pub(crate) struct EventLoop {
     pub descriptors: RefCell<std::collections::HashMap<i32, Watched>>,
     /// The handles of signals, in a dict, once there are any.
     pub signal_handlers: Slot,
+    /// What runs when the current job is over.
+    deferred: RefCell<Vec<Job>>,
+    /// Is there anything of that kind?
+    pub has_deferred: Cell<bool>,
+    /// Is a job running, after which what is deferred will run?
+    pub in_job: Cell<bool>,
+    /// What transports receive into; taken out while it is in use.
+    read_buffer: Cell<Vec<u8>>,
+    /// Weak references to the transports of descriptors.
+    pub transports: RefCell<std::collections::HashMap<i32, Obj>>,
 }
+
+/// The size of a loop's read buffer, in bytes.
+const READ_BUFFER: usize = 256 * 1024;
 
 /// Reading or writing.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -141,6 +154,11 @@ impl Native for EventLoop {
             saved_origin_depth: Cell::new(None),
             descriptors: RefCell::default(),
             signal_handlers: Slot::empty(),
+            deferred: RefCell::default(),
+            has_deferred: Cell::new(false),
+            in_job: Cell::new(false),
+            read_buffer: Cell::default(),
+            transports: RefCell::default(),
         }
     }
 
@@ -158,6 +176,16 @@ impl Native for EventLoop {
         visit.slot(&self.asyncgens);
         visit.slot(&self.slow_callback_duration);
         visit.slot(&self.signal_handlers);
+        if let Ok(deferred) = self.deferred.try_borrow() {
+            for job in deferred.iter() {
+                visit.obj(&job.object);
+            }
+        }
+        if let Ok(transports) = self.transports.try_borrow() {
+            for transport in transports.values() {
+                visit.obj(transport);
+            }
+        }
         if let Ok(descriptors) = self.descriptors.try_borrow() {
             for watched in descriptors.values() {
                 for handle in watched.reader.iter().chain(&watched.writer) {
@@ -183,6 +211,12 @@ impl Native for EventLoop {
         self.default_executor.clear();
         self.asyncgens.clear();
         self.signal_handlers.clear();
+        let transports = self
+            .transports
+            .try_borrow_mut()
+            .map(|mut map| std::mem::take(&mut *map))
+            .ok();
+        drop(transports);
         let watched = self
             .descriptors
             .try_borrow_mut()
@@ -341,6 +375,86 @@ impl Ref<EventLoop> {
         drop(job);
         self.cancel_watched(fd, direction)?;
         Ok(found)
+    }
+
+    /// Is the descriptor watched?
+    pub(crate) fn is_watched(&self, fd: i32, direction: Direction) -> bool {
+        self.scheduler
+            .borrow()
+            .as_ref()
+            .is_some_and(|scheduler| match direction {
+                Direction::Read => scheduler.has_reader(fd),
+                Direction::Write => scheduler.has_writer(fd),
+            })
+    }
+
+    /// Is a job running on this thread, so that what is deferred will soon run?
+    #[inline]
+    pub(crate) fn is_running_job(&self) -> bool {
+        self.in_job.get()
+    }
+
+    /// Has a job run right after the current one.
+    #[inline]
+    pub(crate) fn defer(&self, body: JobBody, object: Obj) {
+        self.deferred.borrow_mut().push(Job { body, object });
+        self.has_deferred.set(true);
+    }
+
+    /// Runs what was deferred. All of it, also if one fails; the first error counts.
+    pub(crate) fn run_deferred(&self) -> PyRes<()> {
+        let mut outcome = Ok(());
+        while self.has_deferred.replace(false) {
+            let mut jobs = std::mem::take(&mut *self.deferred.borrow_mut());
+            for job in jobs.drain(..) {
+                let ended = (job.body)(self, job.object);
+                outcome = crate::ffi::finally(outcome, || ended);
+            }
+            // Kept for its memory, unless more was deferred meanwhile.
+            let mut deferred = self.deferred.borrow_mut();
+            if deferred.is_empty() {
+                *deferred = jobs;
+            }
+        }
+        outcome
+    }
+
+    /// Lends the loop's buffer for receiving. Another look meanwhile gets another buffer.
+    #[inline]
+    pub(crate) fn with_read_buffer<R>(&self, body: impl FnOnce(&mut [u8]) -> R) -> R {
+        let mut buffer = self.read_buffer.take();
+        if buffer.is_empty() {
+            buffer = vec![0; READ_BUFFER];
+        }
+        let outcome = body(&mut buffer);
+        self.read_buffer.set(buffer);
+        outcome
+    }
+
+    /// Remembers the transport of a descriptor, which nobody else may watch then.
+    pub(crate) fn note_transport(&self, fd: i32, transport: &Obj) -> PyRes<()> {
+        let weak = stdlib::weak_reference()?.call([transport])?;
+        let previous = self.transports.borrow_mut().insert(fd, weak);
+        drop(previous);
+        Ok(())
+    }
+
+    /// Forgets the transport of a descriptor, unless there is another one by now.
+    pub(crate) fn forget_transport(&self, fd: i32, transport: &Obj) {
+        let known = self.transports.borrow().get(&fd).cloned();
+        let is_it = known.is_some_and(|weak| {
+            weak.call([]).map_or_else(
+                |raised| {
+                    raised.discard();
+                    false
+                },
+                |known| known.is(transport) || known.is_none(),
+            )
+        });
+        if is_it {
+            let weak = self.transports.borrow_mut().remove(&fd);
+            drop(weak);
+        }
     }
 
     /// Takes the handle of a direction out and cancels it.

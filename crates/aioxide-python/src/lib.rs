@@ -17,6 +17,7 @@ mod locks;
 mod mixins;
 mod queues;
 mod runners;
+mod selector_events;
 mod staggered;
 mod streams;
 mod taskgroups;
@@ -55,6 +56,7 @@ fn init(module: &Obj) -> PyRes<()> {
     threads::init(module)?;
     combinators::init(module)?;
     staggered::init(module)?;
+    selector_events::init(module)?;
     base_events::init(module)?;
     runners::init(module)?;
     streams::init(module)?;

@@ -166,6 +166,8 @@ imported! {
     transport = "asyncio.transports", "Transport";
     /// `asyncio.DatagramTransport`.
     datagram_transport = "asyncio.transports", "DatagramTransport";
+    /// `ConnectionError`.
+    connection_error = "builtins", "ConnectionError";
     /// `asyncio.BufferedProtocol`.
     buffered_protocol = "asyncio.protocols", "BufferedProtocol";
     /// `asyncio.streams.FlowControlMixin`.

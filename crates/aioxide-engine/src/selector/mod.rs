@@ -252,6 +252,11 @@ impl<J: Clone> Selector<J> {
         waker
     }
 
+    /// Whether a direction of a descriptor has a job.
+    pub(crate) fn has(&self, fd: RawFd, direction: Direction) -> bool {
+        usize::try_from(fd).is_ok_and(|index| self.interest(index).intersects(direction.into()))
+    }
+
     /// The numbers that are registered.
     pub(crate) fn registered_fds(&self) -> Vec<RawFd> {
         self.registrations().map(|(fd, _)| fd).collect()

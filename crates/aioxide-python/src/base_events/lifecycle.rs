@@ -7,7 +7,8 @@ use aioxide_engine::{Plan, Scheduler, monotonic_ns};
 use crate::events::{EventLoop, Handle, run_handle, run_thread_safe, run_timer};
 use crate::ffi::{
     Args, Builtin, ClassBuilder, GilCell, Kind, Native, Obj, PyRes, Raised, Ref, Slot,
-    check_signals, function, ident, os_error, preserving_exception, warn_resource, without_gil,
+    check_signals, finally, function, ident, os_error, preserving_exception, warn_resource,
+    without_gil,
 };
 use crate::tasks::ensure_future;
 use crate::{names, stdlib};
@@ -262,7 +263,9 @@ fn restore_wakeup_fd(this: &Ref<EventLoop>, previous: &Obj) -> PyRes<()> {
 /// `run_forever`.
 fn run_forever(this: &Ref<EventLoop>) -> PyRes<()> {
     let setup = set_up(this)?;
+    this.in_job.set(true);
     let outcome = run_turns(this);
+    this.in_job.set(false);
     match outcome {
         Ok(()) => tear_down(this, &setup),
         Err(raised) => {
@@ -331,10 +334,15 @@ fn turn(this: &Ref<EventLoop>) -> PyRes<()> {
     }
     for _ in 0..scheduler.ready_len() {
         let Some(job) = scheduler.pop() else { break };
-        if this.debug.get() {
-            run_timed(this, job.body, job.object)?;
+        let outcome = if this.debug.get() {
+            run_timed(this, job.body, job.object)
         } else {
-            (job.body)(this, job.object)?;
+            (job.body)(this, job.object)
+        };
+        if this.has_deferred.get() {
+            finally(outcome, || this.run_deferred())?;
+        } else {
+            outcome?;
         }
     }
     Ok(())

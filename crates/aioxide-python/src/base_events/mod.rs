@@ -12,6 +12,7 @@ mod lifecycle;
 mod missing;
 mod scheduling;
 mod signals;
+mod transports;
 
 use crate::events::{EventLoop, LoopRef, context_argument};
 use crate::ffi::{ClassBuilder, Kind, Native, Obj, PyRes, Raised, Ref, add_to_module, function};
@@ -82,6 +83,7 @@ pub(crate) fn init(module: &Obj) -> PyRes<()> {
     let builder = executor::methods(builder);
     let builder = asyncgens::methods(builder);
     let builder = signals::methods(builder);
+    let builder = transports::methods(builder);
     let builder = missing::methods(builder);
     let builder = flag!(builder, "_closed", closed);
     let builder = flag!(builder, "_stopping", stopping);

@@ -359,6 +359,18 @@ impl Obj {
         unsafe { Self::owned(ffi::PyNumber_Add(self.raw(), other.raw())) }
     }
 
+    /// `self * other`.
+    pub(crate) fn multiply(&self, other: &Self) -> PyRes {
+        // SAFETY: any two objects may be asked.
+        unsafe { Self::owned(ffi::PyNumber_Multiply(self.raw(), other.raw())) }
+    }
+
+    /// `self // other`.
+    pub(crate) fn floor_divide(&self, other: &Self) -> PyRes {
+        // SAFETY: any two objects may be asked.
+        unsafe { Self::owned(ffi::PyNumber_FloorDivide(self.raw(), other.raw())) }
+    }
+
     /// Is this exactly a coroutine of an `async def`?
     #[inline]
     pub(crate) fn is_coroutine(&self) -> bool {

@@ -1,0 +1,1213 @@
+//! The transport of a stream socket. Answers `_SelectorTransport` and `_SelectorSocketTransport` of
+//! `asyncio/selector_events.py`.
+//!
+//! Reading: one `recv` for each event, into a buffer of the loop, then an exact `bytes` for the protocol. Writing: what
+//! a job writes is collected and leaves in one system call when the job is over, see [`Ref::write`]; asyncio sends each
+//! write at once. Whoever could tell the difference flushes first: `close`, `abort`, `write_eof`,
+//! `get_write_buffer_size`, a look at the socket, a buffer above the high-water mark.
+//!
+//! // Differs: a chunk is a snapshot. asyncio keeps a reference to a `bytearray` that it could not send at once, and
+//! sends what stands there later.
+//!
+//! Every callback runs in the transport's own context, as in 3.15, on all versions.
+//!
+//! Invariants: `watched` is true while the selector calls [`write_ready`], which is while bytes wait for room in the
+//! socket; `deferred` while the loop will call [`flush_job`]; at most one of them. No borrow of the buffer is alive
+//! while Python code can run: it holds exact `bytes` and copies alone.
+
+use std::cell::{Cell, RefCell};
+
+use aioxide_engine::socket::{self, Address};
+use aioxide_engine::write_buffer::WriteBuffer;
+
+use crate::addresses::to_python;
+use crate::events::{Direction, EventLoop, Handle, LoopRef, leaves_the_loop, run_handle};
+use crate::ffi::{
+    Buffer, Builtin, Class, ClassBuilder, Layout, Native, Obj, PyRes, Raised, Ref, Slot, Visit,
+    finally, in_context, os_error, os_error_instance, warn_resource, while_handling,
+};
+use crate::waiter::{create_future, is_cancelled, set_exception, set_result};
+use crate::{names, stdlib};
+
+use super::flow_control::WaterMarks;
+
+/// So many writes after the connection was lost are silent.
+const LOG_THRESHOLD_FOR_CONNLOST_WRITES: u32 = 5;
+
+/// What a job wrote is sent before its end if it is so much.
+const FLUSH_AT: usize = 64 * 1024;
+
+/// A chunk that is kept: an exact `bytes`, which never changes.
+struct Chunk(Obj);
+
+impl AsRef<[u8]> for Chunk {
+    #[inline]
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes().unwrap_or(&[])
+    }
+}
+
+/// How the protocol takes what arrives.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Delivery {
+    /// By `data_received`.
+    Data,
+    /// By `get_buffer` and `buffer_updated`.
+    Buffered,
+}
+
+/// A transport's names, looked up when it was made.
+struct Ends {
+    /// The socket's own address.
+    sockname: Option<Address>,
+    /// The peer's.
+    peername: Option<Address>,
+}
+
+/// A stream transport.
+pub(crate) struct StreamTransport {
+    /// The loop; empty after `connection_lost`.
+    loop_: Slot<Ref<EventLoop>>,
+    /// The socket; empty once it is closed.
+    sock: Slot,
+    /// The socket's descriptor, also when it is closed.
+    fd: Cell<i32>,
+    /// The protocol; empty after `connection_lost`.
+    protocol: Slot,
+    /// Is there a protocol to tell of the loss?
+    protocol_connected: Cell<bool>,
+    /// How the protocol takes data.
+    delivery: Cell<Delivery>,
+    /// What `get_extra_info` knows, once somebody asked.
+    extra: Slot,
+    /// The addresses for `extra`, until it is made.
+    ends: RefCell<Option<Box<Ends>>>,
+    /// The context of every callback.
+    context: Slot,
+    /// The server that accepted the connection.
+    server: Slot,
+    /// What is still to be sent.
+    buffer: RefCell<WriteBuffer<Chunk>>,
+    /// Does the selector wait for room in the socket?
+    watched: Cell<bool>,
+    /// Does the loop know that there is something to flush?
+    deferred: Cell<bool>,
+    /// The water marks of the buffer.
+    marks: WaterMarks,
+    /// 0 while connected; then how often somebody wrote since, and one.
+    conn_lost: Cell<u32>,
+    /// Was `close` called, or did it fail?
+    closing: Cell<bool>,
+    /// Was `pause_reading` called?
+    paused: Cell<bool>,
+    /// Was `write_eof` called?
+    eof: Cell<bool>,
+    /// What `sendfile` waits for: an empty buffer.
+    empty_waiter: Slot,
+}
+
+/// Where the class is kept.
+static CLASS: Class<StreamTransport> = Class::new();
+
+impl Native for StreamTransport {
+    const LAYOUT: Layout = Layout::Transport;
+    const FREELIST: usize = 64;
+    const FINALIZES: bool = true;
+
+    fn class() -> &'static Class<Self> {
+        &CLASS
+    }
+
+    fn empty() -> Self {
+        Self {
+            loop_: Slot::empty(),
+            sock: Slot::empty(),
+            fd: Cell::new(-1),
+            protocol: Slot::empty(),
+            protocol_connected: Cell::new(false),
+            delivery: Cell::new(Delivery::Data),
+            extra: Slot::empty(),
+            ends: RefCell::new(None),
+            context: Slot::empty(),
+            server: Slot::empty(),
+            buffer: RefCell::new(WriteBuffer::new()),
+            watched: Cell::new(false),
+            deferred: Cell::new(false),
+            marks: WaterMarks::new(),
+            conn_lost: Cell::new(0),
+            closing: Cell::new(false),
+            paused: Cell::new(false),
+            eof: Cell::new(false),
+            empty_waiter: Slot::empty(),
+        }
+    }
+
+    fn traverse(&self, visit: &mut Visit<'_>) {
+        visit.slot(&self.loop_);
+        visit.slot(&self.sock);
+        visit.slot(&self.protocol);
+        visit.slot(&self.extra);
+        visit.slot(&self.context);
+        visit.slot(&self.server);
+        visit.slot(&self.empty_waiter);
+    }
+
+    fn clear(&self) {
+        self.protocol.clear();
+        self.extra.clear();
+        self.context.clear();
+        self.server.clear();
+        self.empty_waiter.clear();
+        self.loop_.clear();
+        self.sock.clear();
+    }
+
+    fn needs_finalizer(&self) -> bool {
+        self.sock.is_some()
+    }
+
+    fn finalize(this: &Ref<Self>) {
+        let Some(sock) = this.sock.take() else {
+            return;
+        };
+        let warned = this
+            .obj()
+            .repr()
+            .and_then(|repr| warn_resource(this.obj(), &format!("unclosed transport {repr}"), 1));
+        if let Err(raised) = warned {
+            raised.write_unraisable(Some(this.obj()));
+        }
+        let ended = sock
+            .method(names::close(), [])
+            .and_then(|_| this.detach_server());
+        if let Err(raised) = ended {
+            raised.write_unraisable(Some(this.obj()));
+        }
+    }
+}
+
+/// Makes the transport of a connected stream socket (asyncio's `_make_socket_transport`).
+///
+/// `connection_made` is called in the next turn, in `context`, then reading begins, then `waiter` gets `None`. `extra`
+/// is what `get_extra_info` is to know besides; `server` is told of the transport.
+pub(crate) fn make_socket_transport(
+    loop_: &Ref<EventLoop>,
+    sock: &Obj,
+    protocol: &Obj,
+    waiter: Option<&Obj>,
+    extra: Option<&Obj>,
+    server: Option<&Obj>,
+    context: Obj,
+) -> PyRes {
+    let fd = i32::try_from(sock.method(names::fileno(), [])?.as_i64()?).unwrap_or(-1);
+    let this = Ref::new(StreamTransport {
+        loop_: Slot::new(loop_.clone()),
+        sock: Slot::new(sock.clone()),
+        fd: Cell::new(fd),
+        context: Slot::new(context),
+        server: server.map_or_else(Slot::empty, |server| Slot::new(server.clone())),
+        ..StreamTransport::empty()
+    })?;
+    this.note_names(sock, extra)?;
+    this.set_protocol(protocol)?;
+    if let Some(server) = server {
+        server.method(names::attach(), [this.obj()])?;
+    }
+    loop_.note_transport(fd, this.obj())?;
+    // Small writes are sent at once. Fails for other sockets than those of TCP, which do so anyway.
+    let _ = socket::set_nodelay(fd);
+    this.call_soon(
+        loop_,
+        &protocol.getattr(names::connection_made())?,
+        &[this.obj().clone()],
+    )?;
+    let waiter = waiter.cloned().unwrap_or_else(Obj::none);
+    this.call_soon(
+        loop_,
+        &this.obj().getattr(names::private_begin())?,
+        &[waiter],
+    )?;
+    Ok(this.into_obj())
+}
+
+impl Ref<StreamTransport> {
+    /// The loop of a transport that is not over.
+    fn current_loop(&self) -> PyRes<Ref<EventLoop>> {
+        self.loop_
+            .get()
+            .ok_or_else(|| Raised::runtime_error("the transport is closed"))
+    }
+
+    /// The protocol as an object.
+    fn current_protocol(&self) -> Obj {
+        self.protocol.get_or_none()
+    }
+
+    /// The transport's context.
+    fn current_context(&self) -> PyRes {
+        self.context
+            .get()
+            .map_or_else(crate::ffi::copy_current_context, Ok)
+    }
+
+    /// `loop.call_soon(callback, *args, context=self._context)`.
+    fn call_soon(&self, loop_: &Ref<EventLoop>, callback: &Obj, args: &[Obj]) -> PyRes<()> {
+        let context = self.current_context()?;
+        if loop_.is_direct() {
+            let handle = Ref::new(Handle::payload(callback, args, context, loop_.obj())?)?;
+            loop_.push(run_handle, handle.into_obj());
+            return Ok(());
+        }
+        let args: Vec<&Obj> = args.iter().collect();
+        LoopRef::Native(loop_.clone())
+            .call_soon(callback, &args, Some(&context))
+            .map(drop)
+    }
+
+    /// Reading begins, now that `connection_made` has been called; then whoever waits for the connection is told.
+    fn begin(&self, waiter: &Obj) -> PyRes<()> {
+        if self.is_reading()
+            && let Some(loop_) = self.loop_.get()
+        {
+            self.watch_reading(&loop_)?;
+        }
+        if !waiter.is_none() && !is_cancelled(waiter)? {
+            set_result(waiter, Obj::none())?;
+        }
+        Ok(())
+    }
+
+    /// Has the selector call [`read_ready`].
+    fn watch_reading(&self, loop_: &Ref<EventLoop>) -> PyRes<()> {
+        loop_.watch(
+            self.fd.get(),
+            Direction::Read,
+            read_ready,
+            self.obj().clone(),
+        )
+    }
+
+    /// Ends [`Self::watch_reading`].
+    fn unwatch_reading(&self) -> PyRes<()> {
+        match self.loop_.get() {
+            Some(loop_) => loop_.unwatch(self.fd.get(), Direction::Read).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Has the selector call [`write_ready`] when there is room in the socket.
+    fn watch_writing(&self, loop_: &Ref<EventLoop>) -> PyRes<()> {
+        if self.watched.replace(true) {
+            return Ok(());
+        }
+        loop_.watch(
+            self.fd.get(),
+            Direction::Write,
+            write_ready,
+            self.obj().clone(),
+        )
+    }
+
+    /// Ends [`Self::watch_writing`].
+    fn unwatch_writing(&self) -> PyRes<()> {
+        if !self.watched.replace(false) {
+            return Ok(());
+        }
+        match self.loop_.get() {
+            Some(loop_) => loop_.unwatch(self.fd.get(), Direction::Write).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    // What is known of the connection.
+
+    /// Keeps what `get_extra_info` will tell: the addresses, as long as they can be had.
+    fn note_names(&self, sock: &Obj, extra: Option<&Obj>) -> PyRes<()> {
+        let fd = self.fd.get();
+        if extra.is_none() {
+            let ends = (socket::local_address(fd), socket::peer_address(fd));
+            // Of another family, Python may know more.
+            if let (Ok(Some(_)), Ok(Some(_)) | Err(_)) = &ends {
+                *self.ends.borrow_mut() = Some(Box::new(Ends {
+                    sockname: ends.0.ok().flatten(),
+                    peername: ends.1.ok().flatten(),
+                }));
+                return Ok(());
+            }
+        }
+        let extra = extra.map_or_else(Obj::dict, |extra| Ok(extra.clone()))?;
+        let wrapped = stdlib::transport_socket()?.call([sock])?;
+        extra.set_item(names::socket(), &wrapped)?;
+        extra.set_item(names::sockname(), &name_of(sock, names::getsockname())?)?;
+        if !extra.contains(names::peername())? {
+            extra.set_item(names::peername(), &name_of(sock, names::getpeername())?)?;
+        }
+        self.extra.set(extra);
+        Ok(())
+    }
+
+    /// `_extra`: made when somebody asks.
+    fn extra_dict(&self) -> PyRes {
+        if let Some(extra) = self.extra.get() {
+            return Ok(extra);
+        }
+        let extra = Obj::dict()?;
+        let ends = self.ends.borrow_mut().take();
+        if let Some(ends) = ends {
+            if let Some(sock) = self.sock.get() {
+                let wrapped = stdlib::transport_socket()?.call([&sock])?;
+                extra.set_item(names::socket(), &wrapped)?;
+            }
+            extra.set_item(names::sockname(), &to_python(ends.sockname.as_ref())?)?;
+            extra.set_item(names::peername(), &to_python(ends.peername.as_ref())?)?;
+        }
+        self.extra.set(extra.clone());
+        Ok(extra)
+    }
+
+    /// `get_extra_info`.
+    fn extra_info(&self, name: &Obj, default: Obj) -> PyRes {
+        if name.equals(names::socket())? {
+            // What was written before must not come after what the caller does with the socket.
+            self.flush_now()?;
+        }
+        Ok(self.extra_dict()?.dict_get(name)?.unwrap_or(default))
+    }
+
+    /// `__repr__`.
+    fn text(&self) -> PyRes<String> {
+        let mut words = vec![self.obj().class_name()];
+        if self.sock.is_none() {
+            words.push(String::from("closed"));
+        } else if self.closing.get() {
+            words.push(String::from("closing"));
+        }
+        words.push(format!("fd={}", self.fd.get()));
+        if let Some(loop_) = self.loop_.get()
+            && !loop_.closed.get()
+        {
+            let word = |polling: bool| if polling { "polling" } else { "idle" };
+            let reading = loop_.is_watched(self.fd.get(), Direction::Read);
+            words.push(format!("read={}", word(reading)));
+            let state = word(self.watched.get());
+            let size = self.buffer.borrow().len();
+            words.push(format!("write=<{state}, bufsize={size}>"));
+        }
+        Ok(format!("<{}>", words.join(" ")))
+    }
+
+    // The protocol.
+
+    /// `set_protocol`.
+    fn set_protocol(&self, protocol: &Obj) -> PyRes<()> {
+        let buffered = protocol.isinstance(stdlib::buffered_protocol()?)?;
+        self.delivery.set(if buffered {
+            Delivery::Buffered
+        } else {
+            Delivery::Data
+        });
+        self.protocol.set(protocol.clone());
+        self.protocol_connected.set(true);
+        Ok(())
+    }
+
+    /// Deals with what a callback of the protocol raised: fatal, but for what leaves the loop.
+    #[cold]
+    fn failed(&self, raised: Raised, message: &str) -> PyRes<()> {
+        if leaves_the_loop(&raised) {
+            return Err(raised);
+        }
+        let exception = raised.take();
+        while_handling(&exception, || self.fatal(&exception, message))
+    }
+
+    /// Reports what `pause_writing` or `resume_writing` raised; the connection goes on.
+    #[cold]
+    fn flow_callback_failed(&self, raised: Raised, name: &str) -> PyRes<()> {
+        if leaves_the_loop(&raised) {
+            return Err(raised);
+        }
+        let exception = raised.take();
+        let message = format!("protocol.{name}() failed");
+        while_handling(&exception, || self.report(&exception, &message))
+    }
+
+    /// Tells the loop's exception handler.
+    fn report(&self, exception: &Obj, message: &str) -> PyRes<()> {
+        let Some(loop_) = self.loop_.get() else {
+            return Ok(());
+        };
+        let context = Obj::dict()?;
+        context.set_item(names::message(), &Obj::str(message)?)?;
+        context.set_item(names::exception(), exception)?;
+        context.set_item(names::transport(), self.obj())?;
+        context.set_item(names::protocol(), &self.current_protocol())?;
+        loop_
+            .obj()
+            .method(names::call_exception_handler(), [&context])
+            .map(drop)
+    }
+
+    /// `_fatal_error`: reports an error, unless the network made it, and closes without sending what is left.
+    fn fatal(&self, exception: &Obj, message: &str) -> PyRes<()> {
+        if Builtin::Os.is_class_of(exception) {
+            if self.is_debug() {
+                let format = Obj::str("%r: %s")?;
+                stdlib::logger()?.method_kw(
+                    names::debug(),
+                    &[&format, self.obj(), &Obj::str(message)?],
+                    &[(names::exc_info(), &Obj::bool(true))],
+                )?;
+            }
+        } else {
+            self.report(exception, message)?;
+        }
+        self.force_close(Some(exception))
+    }
+
+    /// Is the loop in debug mode?
+    fn is_debug(&self) -> bool {
+        self.loop_.get().is_some_and(|loop_| loop_.debug.get())
+    }
+
+    /// Writes to the log in debug mode.
+    fn log(&self, format: &str) -> PyRes<()> {
+        if self.is_debug() {
+            stdlib::logger()?.method(names::debug(), [&Obj::str(format)?, self.obj()])?;
+        }
+        Ok(())
+    }
+
+    /// Tells the protocol to pause if the buffer is above the high-water mark.
+    #[inline]
+    fn maybe_pause(&self) -> PyRes<()> {
+        let size = self.buffer.borrow().len();
+        if !self.marks.must_pause(size) {
+            return Ok(());
+        }
+        let outcome = self.current_protocol().method(names::pause_writing(), []);
+        match outcome {
+            Ok(_) => Ok(()),
+            Err(raised) => self.flow_callback_failed(raised, "pause_writing"),
+        }
+    }
+
+    /// Tells the protocol to resume if the buffer is at or below the low-water mark.
+    #[inline]
+    fn maybe_resume(&self) -> PyRes<()> {
+        let size = self.buffer.borrow().len();
+        if !self.marks.must_resume(size) {
+            return Ok(());
+        }
+        let outcome = self.current_protocol().method(names::resume_writing(), []);
+        match outcome {
+            Ok(_) => Ok(()),
+            Err(raised) => self.flow_callback_failed(raised, "resume_writing"),
+        }
+    }
+
+    // Reading.
+
+    /// `is_reading`.
+    fn is_reading(&self) -> bool {
+        !self.closing.get() && !self.paused.get()
+    }
+
+    /// `pause_reading`.
+    fn pause_reading(&self) -> PyRes<()> {
+        if !self.is_reading() {
+            return Ok(());
+        }
+        self.paused.set(true);
+        self.unwatch_reading()?;
+        self.log("%r pauses reading")
+    }
+
+    /// `resume_reading`.
+    fn resume_reading(&self) -> PyRes<()> {
+        if self.closing.get() || !self.paused.get() {
+            return Ok(());
+        }
+        self.paused.set(false);
+        self.watch_reading(&self.current_loop()?)?;
+        self.log("%r resumes reading")
+    }
+
+    /// The descriptor can be read.
+    #[inline]
+    fn receive(&self, loop_: &Ref<EventLoop>) -> PyRes<()> {
+        if self.conn_lost.get() != 0 || !self.is_reading() {
+            return Ok(());
+        }
+        match self.delivery.get() {
+            Delivery::Data => self.receive_data(loop_),
+            Delivery::Buffered => self.receive_into(),
+        }
+    }
+
+    /// Receives for `data_received`.
+    #[inline]
+    fn receive_data(&self, loop_: &Ref<EventLoop>) -> PyRes<()> {
+        let received = loop_.with_read_buffer(|buffer| {
+            let count = socket::recv(self.fd.get(), buffer)?;
+            Ok::<_, std::io::Error>(Obj::bytes(&buffer[..count]))
+        });
+        let data = match received {
+            Ok(data) => data?,
+            Err(error) => return self.receive_failed(&error),
+        };
+        if data.as_bytes().is_some_and(<[u8]>::is_empty) {
+            return self.received_eof();
+        }
+        let Some(protocol) = self.protocol.get() else {
+            return Ok(());
+        };
+        match protocol.method(names::data_received(), [&data]) {
+            Ok(_) => Ok(()),
+            Err(raised) => {
+                self.failed(raised, "Fatal error: protocol.data_received() call failed.")
+            }
+        }
+    }
+
+    /// Receives into the buffer that the protocol gives.
+    fn receive_into(&self) -> PyRes<()> {
+        let Some(protocol) = self.protocol.get() else {
+            return Ok(());
+        };
+        let given = protocol
+            .method(names::get_buffer(), [&Obj::int(-1)?])
+            .and_then(|given| {
+                if given.len()? == 0 {
+                    return Err(Raised::runtime_error(
+                        "get_buffer() returned an empty buffer",
+                    ));
+                }
+                Ok(given)
+            });
+        let given = match given {
+            Ok(given) => given,
+            Err(raised) => {
+                return self.failed(raised, "Fatal error: protocol.get_buffer() call failed.");
+            }
+        };
+        if self.conn_lost.get() != 0 {
+            return Ok(());
+        }
+        let received = Buffer::writable(&given)
+            .map(|mut buffer| socket::recv(self.fd.get(), buffer.as_mut_slice()));
+        drop(given);
+        let count = match received {
+            Ok(Ok(count)) => count,
+            Ok(Err(error)) => return self.receive_failed(&error),
+            Err(raised) => return self.failed(raised, "Fatal read error on socket transport"),
+        };
+        if count == 0 {
+            return self.received_eof();
+        }
+        let count = Obj::int(i64::try_from(count).unwrap_or(i64::MAX))?;
+        match protocol.method(names::buffer_updated(), [&count]) {
+            Ok(_) => Ok(()),
+            Err(raised) => self.failed(
+                raised,
+                "Fatal error: protocol.buffer_updated() call failed.",
+            ),
+        }
+    }
+
+    /// `recv` failed: nothing to read after all, or the connection is broken.
+    #[cold]
+    fn receive_failed(&self, error: &std::io::Error) -> PyRes<()> {
+        if error.kind() == std::io::ErrorKind::WouldBlock {
+            return Ok(());
+        }
+        self.failed(os_error(error), "Fatal read error on socket transport")
+    }
+
+    /// The peer has ended its half.
+    fn received_eof(&self) -> PyRes<()> {
+        self.log("%r received EOF")?;
+        let keep_open = self
+            .current_protocol()
+            .method(names::eof_received(), [])
+            .and_then(|answer| answer.truth());
+        match keep_open {
+            // The protocol may go on writing, but there is nothing left to read.
+            Ok(true) => self.unwatch_reading(),
+            Ok(false) => self.close(),
+            Err(raised) => self.failed(raised, "Fatal error: protocol.eof_received() call failed."),
+        }
+    }
+
+    // Writing.
+
+    /// What `write` and `writelines` refuse or ignore. Is there a connection to write to?
+    #[inline]
+    fn may_write(&self, method: &str) -> PyRes<bool> {
+        if self.eof.get() {
+            return Err(Raised::runtime_error(&format!(
+                "Cannot call {method}() after write_eof()"
+            )));
+        }
+        if self.empty_waiter.is_some() {
+            return Err(Raised::runtime_error(&format!(
+                "unable to {method}; sendfile is in progress"
+            )));
+        }
+        Ok(true)
+    }
+
+    /// Counts a write to a lost connection; from the fifth on, warns.
+    #[cold]
+    fn write_to_lost(&self) -> PyRes<()> {
+        let lost = self.conn_lost.get();
+        if lost >= LOG_THRESHOLD_FOR_CONNLOST_WRITES {
+            let text = Obj::str("socket.send() raised exception.")?;
+            stdlib::logger()?.method(names::warning(), [&text])?;
+        }
+        self.conn_lost.set(lost.saturating_add(1));
+        Ok(())
+    }
+
+    /// `write`.
+    #[inline]
+    pub(crate) fn write(&self, data: &Obj) -> PyRes<()> {
+        let exact = data.is_exact_bytes();
+        if !exact && data.as_bytes().is_none() && !data.is_bytearray() && !data.is_memoryview() {
+            return Err(wrong_data(data));
+        }
+        self.may_write("write")?;
+        if self.conn_lost.get() != 0 {
+            if data.len()? == 0 {
+                return Ok(());
+            }
+            return self.write_to_lost();
+        }
+        if exact {
+            let refused = self.buffer.borrow_mut().push(Chunk(data.clone()));
+            drop(refused);
+        } else {
+            let view = Buffer::readable(data)?;
+            self.buffer.borrow_mut().push_copy(view.as_slice());
+        }
+        self.written()
+    }
+
+    /// `writelines`. An error of one chunk leaves all unwritten.
+    fn write_lines(&self, lines: &Obj) -> PyRes<()> {
+        self.may_write("writelines")?;
+        if !lines.truth()? {
+            return Ok(());
+        }
+        if self.conn_lost.get() != 0 {
+            return self.write_to_lost();
+        }
+        let mut chunks = Vec::new();
+        for line in lines.items()? {
+            if line.is_exact_bytes() {
+                chunks.push(line);
+            } else {
+                let view = Buffer::readable(&line)?;
+                chunks.push(Obj::bytes(view.as_slice())?);
+            }
+        }
+        // To get them may have run any code.
+        if self.conn_lost.get() != 0 {
+            return Ok(());
+        }
+        for chunk in chunks {
+            let refused = self.buffer.borrow_mut().push(Chunk(chunk));
+            drop(refused);
+        }
+        self.written()
+    }
+
+    /// Something was added to the buffer: sends it now or when the job is over.
+    #[inline]
+    fn written(&self) -> PyRes<()> {
+        if self.watched.get() {
+            return self.maybe_pause();
+        }
+        let size = self.buffer.borrow().len();
+        if size == 0 {
+            return Ok(());
+        }
+        let Some(loop_) = self.loop_.get() else {
+            return Ok(());
+        };
+        if size >= FLUSH_AT || self.marks.is_above(size) || !loop_.is_running_job() {
+            return self.flush();
+        }
+        if !self.deferred.replace(true) {
+            loop_.defer(flush_job, self.obj().clone());
+        }
+        Ok(())
+    }
+
+    /// Sends what was written and is not waiting for room in the socket.
+    #[inline]
+    fn flush_now(&self) -> PyRes<()> {
+        if self.deferred.get() {
+            return self.flush();
+        }
+        Ok(())
+    }
+
+    /// Sends what the socket takes; the rest waits for room.
+    fn flush(&self) -> PyRes<()> {
+        self.deferred.set(false);
+        if self.conn_lost.get() != 0 || self.watched.get() || self.buffer.borrow().is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.send() {
+            self.forget_buffer()?;
+            let message = "Fatal write error on socket transport";
+            let outcome = self.failed(os_error(&error), message);
+            return finally(outcome, || self.fail_empty_waiter(&error));
+        }
+        if self.buffer.borrow().is_empty() {
+            return self.drained();
+        }
+        self.watch_writing(&self.current_loop()?)?;
+        self.maybe_pause()
+    }
+
+    /// Sends what the socket takes.
+    #[inline]
+    fn send(&self) -> std::io::Result<()> {
+        let mut buffer = self.buffer.borrow_mut();
+        loop {
+            let (sent, offered) = buffer.peek(|pieces| (pieces.send(self.fd.get()), pieces.len()));
+            match sent {
+                Ok(sent) => {
+                    buffer.advance(sent);
+                    if sent < offered || buffer.is_empty() {
+                        return Ok(());
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// There is room in the socket.
+    fn send_more(&self) -> PyRes<()> {
+        if self.conn_lost.get() != 0 {
+            return Ok(());
+        }
+        if let Err(error) = self.send() {
+            self.unwatch_writing()?;
+            self.forget_buffer()?;
+            let message = "Fatal write error on socket transport";
+            let outcome = self.failed(os_error(&error), message);
+            return finally(outcome, || self.fail_empty_waiter(&error));
+        }
+        if self.buffer.borrow().is_empty() {
+            self.unwatch_writing()?;
+        }
+        self.maybe_resume()?;
+        // The protocol may have written, closed or aborted meanwhile.
+        if self.buffer.borrow().is_empty() {
+            return self.drained();
+        }
+        Ok(())
+    }
+
+    /// All is sent: what waited for that happens.
+    #[inline]
+    fn drained(&self) -> PyRes<()> {
+        if let Some(waiter) = self.empty_waiter.get()
+            && !crate::waiter::is_done(&waiter)?
+        {
+            set_result(&waiter, Obj::none())?;
+        }
+        if self.closing.get() && self.conn_lost.get() == 0 {
+            self.conn_lost.set(1);
+            return self.lose(&Obj::none());
+        }
+        if self.eof.get() && self.conn_lost.get() == 0 {
+            return self.shut_writing();
+        }
+        Ok(())
+    }
+
+    /// Drops what is not sent.
+    fn forget_buffer(&self) -> PyRes<()> {
+        let buffer = std::mem::take(&mut *self.buffer.borrow_mut());
+        drop(buffer);
+        self.unwatch_writing()
+    }
+
+    /// Tells `sendfile` that the connection broke.
+    fn fail_empty_waiter(&self, error: &std::io::Error) -> PyRes<()> {
+        match self.empty_waiter.get() {
+            Some(waiter) if !crate::waiter::is_done(&waiter)? => {
+                set_exception(&waiter, &os_error_instance(error)?)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends the sending half of the connection.
+    fn shut_writing(&self) -> PyRes<()> {
+        socket::shutdown_write(self.fd.get()).map_err(|error| os_error(&error))
+    }
+
+    /// `write_eof`.
+    fn write_eof(&self) -> PyRes<()> {
+        if self.closing.get() || self.eof.get() {
+            return Ok(());
+        }
+        self.flush_now()?;
+        if self.closing.get() {
+            return Ok(());
+        }
+        self.eof.set(true);
+        if self.buffer.borrow().is_empty() {
+            return self.shut_writing();
+        }
+        Ok(())
+    }
+
+    /// `get_write_buffer_size`: what the socket did not take.
+    fn buffer_size(&self) -> PyRes<usize> {
+        self.flush_now()?;
+        Ok(self.buffer.borrow().len())
+    }
+
+    /// `set_write_buffer_limits`.
+    fn set_limits(&self, high: Option<&Obj>, low: Option<&Obj>) -> PyRes<()> {
+        self.marks.set(high, low)?;
+        self.flush_now()?;
+        self.maybe_pause()
+    }
+
+    // The end.
+
+    /// `close`: sends what is left, then tells the protocol.
+    fn close(&self) -> PyRes<()> {
+        if self.closing.get() {
+            return Ok(());
+        }
+        self.flush_now()?;
+        if self.closing.replace(true) {
+            return Ok(());
+        }
+        self.unwatch_reading()?;
+        if self.buffer.borrow().is_empty() {
+            self.conn_lost.set(self.conn_lost.get().saturating_add(1));
+            self.unwatch_writing()?;
+            self.lose_soon(&Obj::none())?;
+        }
+        Ok(())
+    }
+
+    /// `abort`: what the socket does not take at once is dropped.
+    fn abort(&self) -> PyRes<()> {
+        self.flush_now()?;
+        self.force_close(None)
+    }
+
+    /// `_force_close`.
+    fn force_close(&self, exception: Option<&Obj>) -> PyRes<()> {
+        if self.conn_lost.get() != 0 {
+            return Ok(());
+        }
+        self.forget_buffer()?;
+        if !self.closing.replace(true) {
+            self.unwatch_reading()?;
+        }
+        self.conn_lost.set(self.conn_lost.get().saturating_add(1));
+        self.lose_soon(&exception.cloned().unwrap_or_else(Obj::none))
+    }
+
+    /// Has `_call_connection_lost` called in the next turn.
+    fn lose_soon(&self, exception: &Obj) -> PyRes<()> {
+        let Some(loop_) = self.loop_.get() else {
+            return Ok(());
+        };
+        let callback = self.obj().getattr(names::call_connection_lost())?;
+        self.call_soon(&loop_, &callback, &[exception.clone()])
+    }
+
+    /// `_call_connection_lost`: tells the protocol, then closes the socket whatever the protocol did.
+    fn lose(&self, exception: &Obj) -> PyRes<()> {
+        let told = match self.protocol.get() {
+            Some(protocol) if self.protocol_connected.get() => protocol
+                .method(names::connection_lost(), [exception])
+                .map(drop),
+            _ => Ok(()),
+        };
+        finally(told, || {
+            // Names are asked for after the end, too.
+            self.extra_dict()?;
+            let closed = match self.sock.take() {
+                Some(sock) => sock.method(names::close(), []).map(drop),
+                None => Ok(()),
+            };
+            if let Some(loop_) = self.loop_.take() {
+                loop_.forget_transport(self.fd.get(), self.obj());
+            }
+            self.protocol.clear();
+            finally(closed, || {
+                finally(self.detach_server(), || self.lose_empty_waiter())
+            })
+        })
+    }
+
+    /// The server hears that this connection is over.
+    fn detach_server(&self) -> PyRes<()> {
+        match self.server.take() {
+            Some(server) => server.method(names::detach(), [self.obj()]).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells `sendfile` that the connection is over.
+    fn lose_empty_waiter(&self) -> PyRes<()> {
+        let Some(waiter) = self.empty_waiter.get() else {
+            return Ok(());
+        };
+        if crate::waiter::is_done(&waiter)? {
+            return Ok(());
+        }
+        let error =
+            stdlib::connection_error()?.call([&Obj::str("Connection is closed by peer")?])?;
+        set_exception(&waiter, &error)
+    }
+
+    /// `_make_empty_waiter`: a future that is done when all is sent. Until it is reset nobody else may write.
+    fn make_empty_waiter(&self) -> PyRes {
+        if self.empty_waiter.is_some() {
+            return Err(Raised::runtime_error("Empty waiter is already set"));
+        }
+        self.flush_now()?;
+        let waiter = create_future(self.current_loop()?.obj())?;
+        self.empty_waiter.set(waiter.clone());
+        if self.buffer.borrow().is_empty() {
+            set_result(&waiter, Obj::none())?;
+        }
+        Ok(waiter)
+    }
+}
+
+/// A job: the descriptor can be read.
+pub(crate) fn read_ready(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
+    match CLASS.cast(&object) {
+        Some(this) => in_context(&this.current_context()?, || this.receive(loop_)),
+        None => Ok(()),
+    }
+}
+
+/// A job: the descriptor can be written.
+fn write_ready(_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
+    match CLASS.cast(&object) {
+        Some(this) => in_context(&this.current_context()?, || this.send_more()),
+        None => Ok(()),
+    }
+}
+
+/// A deferred job: sends what the job before it wrote.
+fn flush_job(_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
+    match CLASS.cast(&object) {
+        // A close, an abort or a look at the buffer may have been first.
+        Some(this) if this.deferred.get() => {
+            in_context(&this.current_context()?, || this.flush_now())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An address of a socket, `None` if it has none.
+fn name_of(sock: &Obj, method: &Obj) -> PyRes {
+    match sock.method(method, []) {
+        Ok(name) => Ok(name),
+        Err(raised) if raised.is(Builtin::Os) => {
+            raised.discard();
+            Ok(Obj::none())
+        }
+        Err(raised) => Err(raised),
+    }
+}
+
+/// The `TypeError` of data that is no buffer.
+#[cold]
+fn wrong_data(data: &Obj) -> Raised {
+    let wanted = if cfg!(Py_3_14) {
+        "a bytes, bytearray, or memoryview object"
+    } else {
+        "a bytes-like object"
+    };
+    Raised::type_error(&format!(
+        "data argument must be {wanted}, not '{}'",
+        data.class_name()
+    ))
+}
+
+/// Makes the class.
+pub(super) fn init() -> PyRes<()> {
+    let builder = ClassBuilder::<StreamTransport>::new(
+        "asyncio.selector_events",
+        "_SelectorSocketTransport",
+        "The transport of a stream socket.",
+    )
+    .base(stdlib::transport()?.clone())
+    .repr(Ref::text)
+    .method(
+        "get_extra_info(self, name, default=None)",
+        "What is known of the connection by that name: `socket`, `sockname`, `peername`, and what TLS adds.",
+        |this, args| this.extra_info(args.req(0), args.get(1).cloned().unwrap_or_else(Obj::none)),
+    )
+    .method(
+        "is_closing(self)",
+        "Is the transport closed, or about to be?",
+        |this, _| Ok(this.closing.get()),
+    )
+    .method(
+        "close(self)",
+        "Closes the connection once what was written is sent; then the protocol's `connection_lost(None)` is called.",
+        |this, _| this.close(),
+    )
+    .method(
+        "abort(self)",
+        "Closes the connection at once; what is not sent is lost.",
+        |this, _| this.abort(),
+    )
+    .method(
+        "set_protocol(self, protocol)",
+        "Makes another protocol hear of this connection from now on.",
+        |this, args| this.set_protocol(args.req(0)),
+    )
+    .method(
+        "get_protocol(self)",
+        "The current protocol.",
+        |this, _| Ok(this.current_protocol()),
+    );
+    let builder = reading(builder);
+    let builder = writing(builder);
+    private(builder).build()?;
+    Ok(())
+}
+
+/// The methods for reading.
+fn reading(builder: ClassBuilder<StreamTransport>) -> ClassBuilder<StreamTransport> {
+    builder
+        .method(
+            "is_reading(self)",
+            "Does the transport receive data?",
+            |this, _| Ok(this.is_reading()),
+        )
+        .method(
+            "pause_reading(self)",
+            "Stops receiving until `resume_reading()`.",
+            |this, _| this.pause_reading(),
+        )
+        .method(
+            "resume_reading(self)",
+            "Receives again after `pause_reading()`.",
+            |this, _| this.resume_reading(),
+        )
+}
+
+/// The methods for writing.
+fn writing(builder: ClassBuilder<StreamTransport>) -> ClassBuilder<StreamTransport> {
+    builder
+        .method(
+            "write(self, data)",
+            "Sends bytes; what the socket does not take at once waits in a buffer. The data may be changed afterwards.",
+            |this, args| this.write(args.req(0)),
+        )
+        .method(
+            "writelines(self, list_of_data)",
+            "Sends several pieces of bytes.",
+            |this, args| this.write_lines(args.req(0)),
+        )
+        .method(
+            "write_eof(self)",
+            "Ends the sending half once what was written is sent; data may still arrive.",
+            |this, _| this.write_eof(),
+        )
+        .method(
+            "can_write_eof(self)",
+            "Is there a `write_eof()`? `True`.",
+            |_, _| Ok(true),
+        )
+        .method(
+            "get_write_buffer_size(self)",
+            "How many bytes wait to be sent.",
+            |this, _| this.buffer_size(),
+        )
+        .method(
+            "get_write_buffer_limits(self)",
+            "The water marks `(low, high)`, in bytes.",
+            |this, _| this.marks.limits(),
+        )
+        .method(
+            "set_write_buffer_limits(self, high=None, low=None)",
+            "Sets the water marks, in bytes: above `high` the protocol's `pause_writing()` is called, at `low` its `resume_writing()`.",
+            |this, args| this.set_limits(args.some(0), args.some(1)),
+        )
+}
+
+/// What asyncio's own modules and libraries use of it.
+fn private(builder: ClassBuilder<StreamTransport>) -> ClassBuilder<StreamTransport> {
+    builder
+        .method(
+            "_begin(self, waiter)",
+            "Starts reading, then completes the future.",
+            |this, args| this.begin(args.req(0)),
+        )
+        .method(
+            "_call_connection_lost(self, exc)",
+            "Tells the protocol and closes the socket.",
+            |this, args| this.lose(args.req(0)),
+        )
+        .method(
+            "_force_close(self, exc)",
+            "Closes at once and tells the protocol why.",
+            |this, args| this.force_close(args.some(0)),
+        )
+        .method(
+            "_fatal_error(self, exc, message='Fatal error on transport')",
+            "Reports an error and closes at once.",
+            |this, args| {
+                let message = match args.get(1) {
+                    Some(message) => message.text()?,
+                    None => String::from("Fatal error on transport"),
+                };
+                this.fatal(args.req(0), &message)
+            },
+        )
+        .method(
+            "_make_empty_waiter(self)",
+            "A future that is done when all is sent; nobody may write until it is reset.",
+            |this, _| this.make_empty_waiter(),
+        )
+        .method(
+            "_reset_empty_waiter(self)",
+            "Ends what `_make_empty_waiter` began.",
+            |this, _| {
+                this.empty_waiter.clear();
+                Ok(())
+            },
+        )
+        .property("_extra", Ref::extra_dict, |this, value| {
+            drop(this.extra.replace(value.cloned()));
+            Ok(())
+        })
+        .getter("_sock", |this| {
+            this.flush_now()?;
+            Ok(this.sock.get())
+        })
+        .getter("_sock_fd", |this| Obj::int(this.fd.get().into()))
+        .getter("_loop", |this| Ok(this.loop_.get().map(Ref::into_obj)))
+        .getter("_protocol", |this| Ok(this.protocol.get()))
+        .getter("_server", |this| Ok(this.server.get()))
+        .getter("_closing", |this| Ok(this.closing.get()))
+        .getter("_paused", |this| Ok(this.paused.get()))
+        .getter("_eof", |this| Ok(this.eof.get()))
+        .getter("_conn_lost", |this| Obj::int(this.conn_lost.get().into()))
+        .getter("_protocol_paused", |this| Ok(this.marks.paused.get()))
+        .getter("_empty_waiter", |this| Ok(this.empty_waiter.get()))
+}
