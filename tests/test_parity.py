@@ -15,7 +15,8 @@ import aioxide
 
 LATER = {
     "BaseTransport", "ReadTransport", "WriteTransport", "Transport", "DatagramTransport", "SubprocessTransport",
-    "BaseProtocol", "Protocol", "BufferedProtocol", "DatagramProtocol", "SubprocessProtocol", "create_subprocess_exec", "create_subprocess_shell", "AbstractServer", "Server",
+    "BaseProtocol", "Protocol", "BufferedProtocol", "DatagramProtocol", "SubprocessProtocol",
+    "create_subprocess_exec", "create_subprocess_shell", "AbstractServer", "Server",
     "BaseEventLoop", "SelectorEventLoop", "EventLoop", "AbstractEventLoopPolicy", "DefaultEventLoopPolicy",
     "get_event_loop_policy", "set_event_loop_policy", "AbstractChildWatcher", "SafeChildWatcher",
     "FastChildWatcher", "MultiLoopChildWatcher", "ThreadedChildWatcher", "PidfdChildWatcher",

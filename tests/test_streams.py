@@ -222,7 +222,11 @@ def test_read_everything_collects_pieces(loop, reader):
 
 def test_only_one_may_wait(loop, reader):
     first = start(loop, reader.readexactly(3))
-    for coroutine, name in [(reader.read(1), "read"), (reader.readline(), "readuntil"), (reader.readexactly(2), "readexactly")]:
+    for coroutine, name in [
+        (reader.read(1), "read"),
+        (reader.readline(), "readuntil"),
+        (reader.readexactly(2), "readexactly"),
+    ]:
         with pytest.raises(RuntimeError) as raised:
             run(loop, coroutine)
         text = f"{name}() called while another coroutine is already waiting for incoming data"
@@ -874,23 +878,27 @@ def test_start_tls(aio, loop, monkeypatch):
 # What is forgotten.
 
 
+def forget(things):
+    """Gives up the last references."""
+    things.clear()
+    gc.collect()
+
+
 def test_a_writer_that_nobody_closed(aio, loop):
     reader, protocol, transport = stream(aio, loop)
-    writer = writer_of(aio, loop, protocol, transport, reader)
+    writers = [writer_of(aio, loop, protocol, transport, reader)]
     with pytest.warns(ResourceWarning, match="unclosed <StreamWriter"):
-        del writer
-        gc.collect()
+        forget(writers)
     assert transport.calls == ["close"]
 
 
 def test_a_writer_that_outlived_its_loop(aio):
     loop = asyncio.SelectorEventLoop() if aio is asyncio else aioxide.new_event_loop()
     reader, protocol, transport = stream(aio, loop)
-    writer = writer_of(aio, loop, protocol, transport, reader)
+    writers = [writer_of(aio, loop, protocol, transport, reader)]
     loop.close()
     with pytest.warns(ResourceWarning, match="loop is closed"):
-        del writer
-        gc.collect()
+        forget(writers)
     assert transport.calls == []
 
 
@@ -942,7 +950,7 @@ def test_objects_whose_init_failed(aio):
             class_(1, 2, 3, 4)
     thing = aioxide.StreamReaderProtocol.__new__(aioxide.StreamReaderProtocol)
     with pytest.raises(AttributeError):
-        thing._closed  # noqa: B018
+        thing._closed
     del thing
 
 
