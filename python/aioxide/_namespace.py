@@ -25,6 +25,7 @@ SUBMODULES = frozenset(
         "queues",
         "runners",
         "staggered",
+        "streams",
         "taskgroups",
         "tasks",
         "threads",

@@ -20,6 +20,7 @@ mod queues;
 mod runners;
 mod selector_events;
 mod staggered;
+mod streams;
 mod taskgroups;
 mod tasks;
 mod threads;
@@ -59,6 +60,7 @@ fn init(module: &Obj) -> PyRes<()> {
     selector_events::init(module)?;
     base_events::init(module)?;
     runners::init(module)?;
+    streams::init(module)?;
     let (_, native_tasks) = ffi::function(
         ffi::Kind::Builtin,
         "aioxide._aioxide",
@@ -90,6 +92,7 @@ const NAMES: &[(&str, &[&[&str]])] = &[
     ("queues", &[queues::NAMES]),
     ("runners", &[runners::NAMES]),
     ("staggered", &[staggered::NAMES]),
+    ("streams", &[streams::NAMES]),
     ("taskgroups", &[taskgroups::NAMES]),
     (
         "tasks",

@@ -252,6 +252,16 @@ imported! {
     weak_value_dictionary = "weakref", "WeakValueDictionary";
     /// The module `os`.
     os_module = "os", "";
+    /// The logger of `asyncio.streams`.
+    streams_logger = "asyncio.streams", "logger";
+    /// `asyncio.StreamReader`.
+    stream_reader = "asyncio.streams", "StreamReader";
+    /// `asyncio.IncompleteReadError`.
+    incomplete_read_error = "asyncio.exceptions", "IncompleteReadError";
+    /// `asyncio.LimitOverrunError`.
+    limit_overrun_error = "asyncio.exceptions", "LimitOverrunError";
+    /// `tuple`.
+    tuple = "builtins", "tuple";
     /// `weakref.ref`.
     weak_reference = "weakref", "ref";
 }

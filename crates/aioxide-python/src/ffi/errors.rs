@@ -24,6 +24,8 @@ pub(crate) enum Builtin {
     Connection,
     /// `InterruptedError`.
     Interrupted,
+    /// `ConnectionResetError`.
+    ConnectionReset,
     /// `NotImplementedError`.
     NotImplemented,
     /// `OSError`.
@@ -65,6 +67,7 @@ impl Builtin {
                 Self::BlockingIo => ffi::PyExc_BlockingIOError,
                 Self::Connection => ffi::PyExc_ConnectionError,
                 Self::Interrupted => ffi::PyExc_InterruptedError,
+                Self::ConnectionReset => ffi::PyExc_ConnectionResetError,
                 Self::NotImplemented => ffi::PyExc_NotImplementedError,
                 Self::Os => ffi::PyExc_OSError,
                 Self::Overflow => ffi::PyExc_OverflowError,
@@ -417,6 +420,8 @@ pub(crate) fn os_error_instance(error: &std::io::Error) -> PyRes {
 pub(crate) enum Warning {
     /// `DeprecationWarning`.
     Deprecation,
+    /// `ResourceWarning`.
+    Resource,
     /// `RuntimeWarning`.
     Runtime,
 }
@@ -428,6 +433,7 @@ impl Warning {
         unsafe {
             match self {
                 Self::Deprecation => ffi::PyExc_DeprecationWarning,
+                Self::Resource => ffi::PyExc_ResourceWarning,
                 Self::Runtime => ffi::PyExc_RuntimeWarning,
             }
         }

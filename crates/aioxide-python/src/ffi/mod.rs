@@ -19,6 +19,7 @@ pub(crate) mod task_state;
 mod thread;
 #[cfg(not(Py_3_14))]
 mod trashcan;
+mod weak;
 
 pub(crate) use buffer::Buffer;
 pub(crate) use errors::{

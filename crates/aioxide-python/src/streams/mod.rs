@@ -1,0 +1,86 @@
+//! Streams: reading and writing by coroutines. Answers `asyncio/streams.py`, as of 3.15 on every Python.
+//!
+//! A transport feeds a protocol, the protocol its reader, and a task reads from that. What a reader has received is
+//! native bytes until somebody looks at `_buffer` ([`received`]). Coroutines that find there what they want return it
+//! without a future; the others leave one in the reader and are woken when it is there ([`reader`], [`reads`]).
+//!
+//! Streams work on any loop and with any transport. A native transport need not go through Python: [`direct_reader`]
+//! gives it the reader behind a protocol, and [`feed`] takes bytes that are no Python object.
+
+/// A property that shows a slot.
+macro_rules! slot_property {
+    ($builder:expr, $name:literal, $field:ident) => {
+        $builder.property(
+            $name,
+            |this| Ok(this.$field.get()),
+            |this, value| {
+                drop(
+                    this.$field
+                        .replace(value.filter(|value| !value.is_none()).cloned()),
+                );
+                Ok(())
+            },
+        )
+    };
+}
+
+mod connections;
+mod flow;
+mod overrides;
+mod protocol;
+mod reader;
+mod reads;
+mod received;
+mod writer;
+
+use crate::ffi::{Native, Obj, PyRes, Ref, add_to_module};
+use crate::stdlib;
+
+use protocol::StreamReaderProtocol;
+
+pub(crate) use reader::StreamReader;
+
+/// Native names of this module.
+pub(crate) const NAMES: &[&str] = &[
+    "StreamReader",
+    "StreamWriter",
+    "StreamReaderProtocol",
+    "open_connection",
+    "start_server",
+    "open_unix_connection",
+    "start_unix_server",
+];
+
+/// The limit of readers that are made without one.
+const DEFAULT_LIMIT: usize = 1 << 16;
+
+/// The reader that a transport may [`feed`] instead of calling `protocol.data_received`, if nobody could tell.
+///
+/// That holds as long as neither the protocol's `data_received` nor the reader's `feed_data` is overridden or replaced,
+/// and the reader lives. All of this may change at any time, so it is to be asked for each piece of data; the answer
+/// costs a few loads and compares.
+#[expect(dead_code, reason = "for native transports, which are to come")]
+#[inline]
+pub(crate) fn direct_reader(protocol: &Obj) -> Option<Ref<StreamReader>> {
+    StreamReaderProtocol::class()
+        .cast(protocol)
+        .and_then(Ref::<StreamReaderProtocol>::direct_reader)
+}
+
+/// Feeds a reader that [`direct_reader`] gave, as its `feed_data` does.
+#[expect(dead_code, reason = "for native transports, which are to come")]
+#[inline]
+pub(crate) fn feed(reader: &Ref<StreamReader>, data: &[u8]) -> PyRes<()> {
+    reader.feed(data)
+}
+
+/// Makes the classes and functions.
+pub(crate) fn init(module: &Obj) -> PyRes<()> {
+    // The stdlib's own: once names are rebound it cannot be looked up.
+    stdlib::stream_reader()?;
+    stdlib::flow_control_mixin()?;
+    add_to_module(module, "StreamReader", &reader::make_class()?)?;
+    add_to_module(module, "StreamWriter", &writer::make_class()?)?;
+    add_to_module(module, "StreamReaderProtocol", &protocol::make_class()?)?;
+    connections::init(module)
+}
