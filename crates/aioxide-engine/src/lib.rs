@@ -58,6 +58,7 @@ mod ready;
 mod remote;
 mod scheduler;
 mod selector;
+pub mod socket;
 mod timers;
 mod wait;
 mod waker;

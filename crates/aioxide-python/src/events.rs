@@ -16,7 +16,7 @@ use aioxide_engine::{Job as EngineJob, Scheduler, TimerId};
 
 use crate::ffi::{
     Args, Builtin, Class, ClassBuilder, Compare, Extends, Native, Obj, PyRes, Raised, Ref, Slot,
-    Visit, ident, in_context, task_state, while_handling, without_gil,
+    Visit, ident, in_context, os_error, task_state, while_handling, without_gil,
 };
 use crate::{names, stdlib};
 
@@ -87,6 +87,15 @@ pub(crate) struct EventLoop {
     pub descriptors: RefCell<std::collections::HashMap<i32, Watched>>,
     /// The handles of signals, in a dict, once there are any.
     pub signal_handlers: Slot,
+}
+
+/// Reading or writing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// Reading.
+    Read,
+    /// Writing.
+    Write,
 }
 
 /// The handles of one descriptor.
@@ -298,6 +307,59 @@ impl Ref<EventLoop> {
                 Err(Raised::runtime_error("Event loop is closed"))
             }
         }
+    }
+
+    /// Runs a job in each turn that finds the descriptor ready: natively, without a handle. What watched it before, a
+    /// handle of `add_reader` too, does so no more.
+    pub(crate) fn watch(
+        &self,
+        fd: i32,
+        direction: Direction,
+        body: JobBody,
+        object: Obj,
+    ) -> PyRes<()> {
+        self.check_closed()?;
+        let (scheduler, job) = (self.scheduler()?, Job { body, object });
+        let replaced = match direction {
+            Direction::Read => scheduler.add_reader(fd, job),
+            Direction::Write => scheduler.add_writer(fd, job),
+        };
+        drop(replaced.map_err(|error| os_error(&error))?);
+        self.cancel_watched(fd, direction).map(drop)
+    }
+
+    /// Ends a watch, or what `add_reader` began. Was there one? A closed loop watches nothing.
+    pub(crate) fn unwatch(&self, fd: i32, direction: Direction) -> PyRes<bool> {
+        let Some(scheduler) = self.scheduler.borrow().clone() else {
+            return Ok(false);
+        };
+        let job = match direction {
+            Direction::Read => scheduler.remove_reader(fd),
+            Direction::Write => scheduler.remove_writer(fd),
+        };
+        let found = job.is_some();
+        drop(job);
+        self.cancel_watched(fd, direction)?;
+        Ok(found)
+    }
+
+    /// Takes the handle of a direction out and cancels it.
+    fn cancel_watched(&self, fd: i32, direction: Direction) -> PyRes<()> {
+        let handle = {
+            let mut descriptors = self.descriptors.borrow_mut();
+            let Some(watched) = descriptors.get_mut(&fd) else {
+                return Ok(());
+            };
+            let handle = match direction {
+                Direction::Read => watched.reader.take(),
+                Direction::Write => watched.writer.take(),
+            };
+            if watched.reader.is_none() && watched.writer.is_none() {
+                descriptors.remove(&fd);
+            }
+            handle
+        };
+        handle.map_or(Ok(()), |handle| handle.cancel())
     }
 
     /// Refuses a closed loop.

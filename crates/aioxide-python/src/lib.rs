@@ -5,6 +5,7 @@ mod ffi;
 mod names;
 mod stdlib;
 
+mod addresses;
 mod base_events;
 mod chaining;
 mod combinators;

@@ -158,6 +158,16 @@ imported! {
     object_repr = "builtins", "object.__repr__";
     /// `asyncio.locks._BarrierState`, the states that `Barrier._state` shows.
     barrier_state = "asyncio.locks", "_BarrierState";
+    /// `os.fsdecode`.
+    fsdecode = "os", "fsdecode";
+    /// `asyncio.trsock.TransportSocket`.
+    transport_socket = "asyncio.trsock", "TransportSocket";
+    /// `asyncio.Transport`.
+    transport = "asyncio.transports", "Transport";
+    /// `asyncio.DatagramTransport`.
+    datagram_transport = "asyncio.transports", "DatagramTransport";
+    /// `asyncio.BufferedProtocol`.
+    buffered_protocol = "asyncio.protocols", "BufferedProtocol";
     /// `weakref.ref`.
     weak_reference = "weakref", "ref";
 }

@@ -3,11 +3,9 @@
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod epoll;
-#[cfg(any(target_os = "linux", target_os = "android", test))]
 mod fd;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) use epoll::epoll_wait;
-#[cfg(any(target_os = "linux", target_os = "android", test))]
 pub(crate) use fd::borrow_fd;
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]

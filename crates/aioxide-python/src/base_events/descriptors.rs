@@ -1,19 +1,10 @@
 //! `add_reader`, `add_writer` and their removal.
 
-use crate::events::{EventLoop, Handle, Job, run_handle};
-use crate::ffi::{Args, Builtin, ClassBuilder, Obj, PyRes, Raised, Ref, copy_current_context};
+use crate::events::{Direction, EventLoop, Handle, Job, run_handle};
+use crate::ffi::{
+    Args, Builtin, ClassBuilder, Obj, PyRes, Raised, Ref, copy_current_context, os_error,
+};
 use crate::names;
-
-use super::lifecycle::os_error;
-
-/// Reading or writing.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Direction {
-    /// Reading.
-    Read,
-    /// Writing.
-    Write,
-}
 
 /// Adds this file's methods.
 pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoop> {
@@ -124,28 +115,5 @@ fn remove(this: &Ref<EventLoop>, object: &Obj, direction: Direction) -> PyRes<bo
     if this.closed.get() {
         return Ok(false);
     }
-    let scheduler = this.scheduler()?;
-    let job = match direction {
-        Direction::Read => scheduler.remove_reader(fd),
-        Direction::Write => scheduler.remove_writer(fd),
-    };
-    drop(job);
-    let handle = {
-        let mut descriptors = this.descriptors.borrow_mut();
-        let Some(watched) = descriptors.get_mut(&fd) else {
-            return Ok(false);
-        };
-        let handle = match direction {
-            Direction::Read => watched.reader.take(),
-            Direction::Write => watched.writer.take(),
-        };
-        if watched.reader.is_none() && watched.writer.is_none() {
-            descriptors.remove(&fd);
-        }
-        handle
-    };
-    match handle {
-        Some(handle) => handle.cancel().map(|()| true),
-        None => Ok(false),
-    }
+    this.unwatch(fd, direction)
 }

@@ -7,7 +7,7 @@ use aioxide_engine::{Plan, Scheduler, monotonic_ns};
 use crate::events::{EventLoop, Handle, run_handle, run_thread_safe, run_timer};
 use crate::ffi::{
     Args, Builtin, ClassBuilder, GilCell, Kind, Native, Obj, PyRes, Raised, Ref, Slot,
-    check_signals, function, ident, preserving_exception, warn_resource, without_gil,
+    check_signals, function, ident, os_error, preserving_exception, warn_resource, without_gil,
 };
 use crate::tasks::ensure_future;
 use crate::{names, stdlib};
@@ -28,21 +28,6 @@ pub(super) fn init_loop(this: &Ref<EventLoop>) -> PyRes<()> {
     crate::tasks::link_registry()?;
     this.find_direct();
     Ok(())
-}
-
-/// An `OSError` with the number of a system error.
-pub(super) fn os_error(error: &std::io::Error) -> Raised {
-    let code = i64::from(error.raw_os_error().unwrap_or(0));
-    let made = || -> PyRes {
-        let text = Obj::import("os")?
-            .getattr_str("strerror")?
-            .call([&Obj::int(code)?])?;
-        Builtin::Os.class().call([&Obj::int(code)?, &text])
-    };
-    match made() {
-        Ok(exception) => Raised::raise(&exception),
-        Err(raised) => raised,
-    }
 }
 
 /// `__repr__`.

@@ -22,6 +22,8 @@ pub(crate) enum Builtin {
     NotImplemented,
     /// `OSError`.
     Os,
+    /// `OverflowError`.
+    Overflow,
     /// `RuntimeError`.
     Runtime,
     /// `StopAsyncIteration`.
@@ -56,6 +58,7 @@ impl Builtin {
                 Self::Attribute => ffi::PyExc_AttributeError,
                 Self::NotImplemented => ffi::PyExc_NotImplementedError,
                 Self::Os => ffi::PyExc_OSError,
+                Self::Overflow => ffi::PyExc_OverflowError,
                 Self::Runtime => ffi::PyExc_RuntimeError,
                 Self::StopAsyncIteration => ffi::PyExc_StopAsyncIteration,
                 Self::StopIteration => ffi::PyExc_StopIteration,
@@ -380,6 +383,24 @@ pub(crate) fn warn_resource(object: &Obj, message: &str, stacklevel: isize) -> P
     done(unsafe {
         ffi::PyErr_ResourceWarning(object.raw(), stacklevel, c"%s".as_ptr(), text.as_ptr())
     })
+}
+
+/// Raises the `OSError` of a failed system call.
+#[cold]
+pub(crate) fn os_error(error: &std::io::Error) -> Raised {
+    match os_error_instance(error) {
+        Ok(exception) => Raised::raise(&exception),
+        Err(raised) => raised,
+    }
+}
+
+/// The `OSError` of a failed system call, of the subclass that its number means.
+pub(crate) fn os_error_instance(error: &std::io::Error) -> PyRes {
+    let code = i64::from(error.raw_os_error().unwrap_or(0));
+    let text = Obj::import("os")?
+        .getattr_str("strerror")?
+        .call([&Obj::int(code)?])?;
+    Builtin::Os.class().call([&Obj::int(code)?, &text])
 }
 
 /// The warning categories that asyncio uses.

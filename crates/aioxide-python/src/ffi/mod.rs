@@ -5,6 +5,7 @@
 //! stand on one premise: whoever holds a reference holds the GIL, since references are not `Send` and come only from
 //! calls by the interpreter. For builds of Python without the GIL it does not compile.
 
+mod buffer;
 mod errors;
 mod function;
 mod imported;
@@ -19,8 +20,10 @@ mod thread;
 #[cfg(not(Py_3_14))]
 mod trashcan;
 
+pub(crate) use buffer::Buffer;
 pub(crate) use errors::{
-    Builtin, Raised, Warning, finally, preserving_exception, warn, warn_resource, while_handling,
+    Builtin, Raised, Warning, finally, os_error, os_error_instance, preserving_exception, warn,
+    warn_resource, while_handling,
 };
 pub(crate) use function::{Args, Kind, add_to_module, function, function_code, function_frame};
 pub(crate) use imported::{GilSlot, Imported, Interned};

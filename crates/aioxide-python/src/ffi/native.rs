@@ -3,9 +3,10 @@
 //! A payload type implements [`Native`]; [`ClassBuilder`] makes its heap type; [`Ref`] is a counted reference that
 //! dereferences to the payload. Payloads are shared (`&T`): they change through `Cell`, `RefCell` and [`Slot`].
 //!
-//! Two layouts exist. *Plain*: head, `__dict__`, weak references, payload. *Future*: the memory of CPython's own
-//! `_asyncio.Future` or `_asyncio.Task`, then the payload, at one offset for both, so that a task is read as a
-//! future without asking. The base's `__init__` never runs: its fields stay zero unless we fill them.
+//! Three layouts exist. *Plain*: head, `__dict__`, weak references, payload. *Transport*: the same behind the one slot of
+//! `asyncio.BaseTransport`. *Future*: the memory of CPython's own `_asyncio.Future` or `_asyncio.Task`, then the payload,
+//! at one offset for both, so that a task is read as a future without asking. The base's `__init__` never runs: its
+//! fields stay zero unless we fill them.
 //!
 //! Invariants: a payload is written before anyone else sees the object and dropped once, by `dealloc`; objects on a
 //! free list have a dropped payload, no `__dict__`, no weak references, and no reference to the type.
@@ -31,16 +32,16 @@ use super::object::{Obj, PyRes, Reference, Slot, done};
 pub(crate) enum Layout {
     /// Object head, `__dict__`, weak references.
     Plain,
+    /// Object head, the slot `_extra` of `asyncio.BaseTransport`, `__dict__`, weak references.
+    Transport,
     /// The memory of `_asyncio.Future` or `_asyncio.Task`.
     Future,
 }
 
-/// Offset of `__dict__` in the plain layout.
-const DICT_OFFSET: usize = mem::size_of::<ffi::PyObject>();
-/// Offset of the list of weak references in the plain layout.
-const WEAKLIST_OFFSET: usize = DICT_OFFSET + mem::size_of::<usize>();
-/// Offset of the payload in the plain layout.
-const PLAIN_OFFSET: usize = WEAKLIST_OFFSET + mem::size_of::<usize>();
+/// Where the object's head ends.
+const HEAD: usize = mem::size_of::<ffi::PyObject>();
+/// The size of a word that holds a reference.
+const WORD: usize = mem::size_of::<usize>();
 /// Offset of the payload behind `_asyncio.Task`, the larger of the two bases.
 const FUTURE_OFFSET: usize = if cfg!(Py_3_14) {
     168
@@ -54,8 +55,16 @@ impl Layout {
     /// Where the payload starts.
     const fn offset(self) -> usize {
         match self {
-            Self::Plain => PLAIN_OFFSET,
+            Self::Plain | Self::Transport => self.dict_offset() + 2 * WORD,
             Self::Future => FUTURE_OFFSET,
+        }
+    }
+
+    /// Where `__dict__` is kept; the list of weak references follows. Not for futures.
+    const fn dict_offset(self) -> usize {
+        match self {
+            Self::Transport => HEAD + WORD,
+            Self::Plain | Self::Future => HEAD,
         }
     }
 }
@@ -340,16 +349,16 @@ impl<T: Native> Ref<T> {
     fn dict_word(&self) -> *mut ffi::PyObject {
         const {
             assert!(
-                matches!(T::LAYOUT, Layout::Plain),
-                "the dict stands elsewhere in other layouts"
+                !matches!(T::LAYOUT, Layout::Future),
+                "the dict of a future stands elsewhere"
             );
         }
-        // SAFETY: the dict's word in the plain layout.
+        // SAFETY: the dict's word in this layout.
         unsafe {
             *self
                 .0
                 .raw()
-                .byte_add(DICT_OFFSET)
+                .byte_add(T::LAYOUT.dict_offset())
                 .cast::<*mut ffi::PyObject>()
         }
     }
@@ -863,11 +872,11 @@ impl<T: Native> ClassBuilder<T> {
         self.slot(ffi::Py_tp_iternext, next_slot::<T, F> as *mut c_void)
     }
 
-    /// Objects of the plain layout have attributes of their own and may be referred to weakly.
+    /// Objects of these layouts have attributes of their own and may be referred to weakly.
     fn add_dict_and_weak_references(&mut self) {
         let members = vec![
-            member(c"__dictoffset__", DICT_OFFSET),
-            member(c"__weaklistoffset__", WEAKLIST_OFFSET),
+            member(c"__dictoffset__", T::LAYOUT.dict_offset()),
+            member(c"__weaklistoffset__", T::LAYOUT.dict_offset() + WORD),
             // SAFETY: an all-zero member ends the list.
             unsafe { mem::zeroed() },
         ];
@@ -888,7 +897,7 @@ impl<T: Native> ClassBuilder<T> {
     /// Makes the class.
     pub(crate) fn build(mut self) -> PyRes {
         let class = T::class();
-        if T::LAYOUT == Layout::Plain {
+        if T::LAYOUT != Layout::Future {
             self.add_dict_and_weak_references();
         }
         // SAFETY: an all-zero entry ends the list.
@@ -948,6 +957,17 @@ impl<T: Native> ClassBuilder<T> {
                 );
             }
             class.base.store(base, Ordering::Relaxed);
+        }
+        if T::LAYOUT == Layout::Transport {
+            let base = self.bases[0].raw().cast::<ffi::PyTypeObject>();
+            // SAFETY: a live type.
+            let size = usize::try_from(unsafe { (*base).tp_basicsize }).unwrap_or(0);
+            // A native base class has that layout already.
+            if size != T::LAYOUT.dict_offset() && size < T::LAYOUT.offset() {
+                return Err(
+                    Builtin::System.raise("aioxide was built for another layout of BaseTransport")
+                );
+            }
         }
         let bases_raw = if self.bases.is_empty() {
             ptr::null_mut()
@@ -1323,11 +1343,12 @@ unsafe extern "C" fn traverse_slot<T: Native>(
         scope: PhantomData,
     };
     match T::LAYOUT {
-        Layout::Plain => {
-            // SAFETY: a live object and the words of its plain layout.
-            unsafe {
-                visitor.raw(ffi::Py_TYPE(raw).cast());
-                visitor.raw(*raw.byte_add(DICT_OFFSET).cast::<*mut ffi::PyObject>());
+        Layout::Plain | Layout::Transport => {
+            // SAFETY: a live object.
+            visitor.raw(unsafe { ffi::Py_TYPE(raw) }.cast());
+            for offset in (HEAD..=T::LAYOUT.dict_offset()).step_by(WORD) {
+                // SAFETY: the words that hold references, up to the dict's.
+                visitor.raw(unsafe { *raw.byte_add(offset).cast::<*mut ffi::PyObject>() });
             }
         }
         Layout::Future => {
@@ -1370,12 +1391,14 @@ unsafe extern "C" fn clear_slot<T: Native>(raw: *mut ffi::PyObject) -> c_int {
 /// `raw` must be an instance of `T`'s class.
 unsafe fn clear_head<T: Native>(raw: *mut ffi::PyObject) {
     match T::LAYOUT {
-        Layout::Plain => {
-            // SAFETY: the dict's word in the plain layout; it is emptied before the reference is given up.
-            unsafe {
-                let dict = raw.byte_add(DICT_OFFSET).cast::<*mut ffi::PyObject>();
-                let old = ptr::replace(dict, ptr::null_mut());
-                ffi::Py_XDECREF(old);
+        Layout::Plain | Layout::Transport => {
+            for offset in (HEAD..=T::LAYOUT.dict_offset()).step_by(WORD) {
+                // SAFETY: the words that hold references, up to the dict's; each is emptied before it is given up.
+                unsafe {
+                    let word = raw.byte_add(offset).cast::<*mut ffi::PyObject>();
+                    let old = ptr::replace(word, ptr::null_mut());
+                    ffi::Py_XDECREF(old);
+                }
             }
         }
         Layout::Future => {
@@ -1415,7 +1438,7 @@ unsafe fn word_at(raw: *mut ffi::PyObject, offset: isize) -> *mut ffi::PyObject 
 }
 
 /// The words of the native base's memory.
-const BASE_WORDS: usize = (FUTURE_OFFSET - DICT_OFFSET) / mem::size_of::<usize>();
+const BASE_WORDS: usize = (FUTURE_OFFSET - HEAD) / WORD;
 
 /// Has nobody put anything into the memory of the native base, so that there is nothing to clear?
 ///
@@ -1424,11 +1447,7 @@ const BASE_WORDS: usize = (FUTURE_OFFSET - DICT_OFFSET) / mem::size_of::<usize>(
 #[inline]
 unsafe fn base_is_clean(raw: *mut ffi::PyObject) -> bool {
     // SAFETY: the words between the object's head and the payload.
-    let words = unsafe {
-        raw.byte_add(DICT_OFFSET)
-            .cast::<[usize; BASE_WORDS]>()
-            .read()
-    };
+    let words = unsafe { raw.byte_add(HEAD).cast::<[usize; BASE_WORDS]>().read() };
     words.iter().fold(0, |all, word| all | word) == 0
 }
 
@@ -1513,7 +1532,7 @@ unsafe fn destroy<T: Native>(raw: *mut ffi::PyObject) {
         if !word_at(raw, (*kind).tp_weaklistoffset).is_null() {
             ffi::PyObject_ClearWeakRefs(raw);
         }
-        if T::LAYOUT == Layout::Plain {
+        if T::LAYOUT != Layout::Future {
             clear_head::<T>(raw);
         } else {
             let attributes = has_attributes(raw, kind);
@@ -1522,7 +1541,7 @@ unsafe fn destroy<T: Native>(raw: *mut ffi::PyObject) {
                 // Of attributes, traces stay in the room for them: another object shall not start with these.
                 reusable &= !attributes;
                 // What is left are flags of the object's life; every reference is gone, as on the list it has to be.
-                raw.byte_add(DICT_OFFSET)
+                raw.byte_add(HEAD)
                     .cast::<[usize; BASE_WORDS]>()
                     .write([0; BASE_WORDS]);
             }

@@ -1,0 +1,91 @@
+//! Sockets made by the standard library, driven through the calls.
+
+use std::{
+    io::{IoSlice, Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::{
+        fd::AsRawFd,
+        unix::net::{UnixDatagram, UnixStream},
+    },
+};
+
+use super::*;
+
+#[test]
+fn bytes_go_through_a_pair() {
+    let (mut near, far) = UnixStream::pair().expect("a pair");
+    near.write_all(b"hello").expect("written");
+    let mut buffer = [0; 16];
+    assert_eq!(recv(far.as_raw_fd(), &mut buffer).expect("read"), 5);
+    assert_eq!(&buffer[..5], b"hello");
+    let pieces = [IoSlice::new(b"a"), IoSlice::new(b""), IoSlice::new(b"bc")];
+    let sent = send_vectored(far.as_raw_fd(), &pieces).expect("sent");
+    assert_eq!(sent, 3);
+    near.read_exact(&mut buffer[..3]).expect("read");
+    assert_eq!(&buffer[..3], b"abc");
+}
+
+#[test]
+fn the_end_of_a_stream_is_zero_and_a_broken_one_is_an_error_without_signal() {
+    let (near, far) = UnixStream::pair().expect("a pair");
+    drop(near);
+    assert_eq!(recv(far.as_raw_fd(), &mut [0; 1]).expect("the end"), 0);
+    let error = send(far.as_raw_fd(), b"x").expect_err("nobody reads");
+    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn closed_and_impossible_numbers_are_errors() {
+    for fd in [-1, i32::MIN, 1_000_000] {
+        let error = recv(fd, &mut [0; 1]).expect_err("no such descriptor");
+        assert_eq!(error.raw_os_error(), Some(9), "EBADF");
+    }
+}
+
+#[test]
+fn an_accepted_connection_does_not_block_and_knows_its_peer() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bound");
+    let address = listener.local_addr().expect("an address");
+    let client = TcpStream::connect(address).expect("connected");
+    let (connection, peer) = accept(listener.as_raw_fd()).expect("accepted");
+    let SocketAddr::V4(expected) = client.local_addr().expect("an address") else {
+        panic!("an IPv4 socket");
+    };
+    assert_eq!(peer, Some(Address::V4(expected)));
+    assert_eq!(
+        peer_address(connection.as_raw_fd()).expect("a peer"),
+        Some(Address::V4(expected))
+    );
+    let error = recv(connection.as_raw_fd(), &mut [0; 1]).expect_err("nothing there");
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    set_nodelay(connection.as_raw_fd()).expect("a TCP socket");
+}
+
+#[test]
+fn datagrams_carry_their_sender() {
+    let near = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("bound");
+    let far = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("bound");
+    let SocketAddr::V4(target) = far.local_addr().expect("an address") else {
+        panic!("an IPv4 socket");
+    };
+    send_to(near.as_raw_fd(), b"ping", &Address::V4(target)).expect("sent");
+    let mut buffer = [0; 16];
+    let (count, sender) = recv_from(far.as_raw_fd(), &mut buffer).expect("received");
+    assert_eq!(&buffer[..count], b"ping");
+    assert_eq!(sender, local_address(near.as_raw_fd()).expect("an address"));
+}
+
+#[test]
+fn unix_addresses_are_paths_nothing_or_abstract_names() {
+    let (near, far) = UnixDatagram::pair().expect("a pair");
+    near.send(b"x").expect("sent");
+    let (_, sender) = recv_from(far.as_raw_fd(), &mut [0; 1]).expect("received");
+    assert!(
+        matches!(&sender, None | Some(Address::Unix(_))),
+        "{sender:?}"
+    );
+    assert_eq!(
+        local_address(near.as_raw_fd()).expect("an address"),
+        Some(Address::Unix(Vec::new()))
+    );
+}
