@@ -87,6 +87,8 @@ pub(crate) struct EventLoop {
     pub descriptors: RefCell<std::collections::HashMap<i32, Watched>>,
     /// The handles of signals, in a dict, once there are any.
     pub signal_handlers: Slot,
+    /// What transports receive into, once one did.
+    read_buffer: RefCell<Vec<u8>>,
 }
 
 /// Reading or writing.
@@ -141,6 +143,7 @@ impl Native for EventLoop {
             saved_origin_depth: Cell::new(None),
             descriptors: RefCell::default(),
             signal_handlers: Slot::empty(),
+            read_buffer: RefCell::default(),
         }
     }
 
@@ -360,6 +363,17 @@ impl Ref<EventLoop> {
             handle
         };
         handle.map_or(Ok(()), |handle| handle.cancel())
+    }
+
+    /// Lends the loop's read buffer, of at least `size` bytes, to a system call. No Python code may run meanwhile.
+    #[inline]
+    pub(crate) fn with_read_buffer<R>(&self, size: usize, read: impl FnOnce(&mut [u8]) -> R) -> R {
+        let mut buffer = self.read_buffer.borrow_mut();
+        if buffer.len() < size {
+            // Fresh zeros: the system gives the pages when they are first written.
+            *buffer = vec![0; size];
+        }
+        read(&mut buffer[..size])
     }
 
     /// Refuses a closed loop.

@@ -17,11 +17,13 @@ mod locks;
 mod mixins;
 mod queues;
 mod runners;
+mod selector_events;
 mod staggered;
 mod taskgroups;
 mod tasks;
 mod threads;
 mod timeouts;
+mod unix_events;
 mod waiter;
 
 use pyo3::prelude::*;
@@ -54,6 +56,8 @@ fn init(module: &Obj) -> PyRes<()> {
     threads::init(module)?;
     combinators::init(module)?;
     staggered::init(module)?;
+    selector_events::init()?;
+    unix_events::init()?;
     base_events::init(module)?;
     runners::init(module)?;
     let (_, native_tasks) = ffi::function(

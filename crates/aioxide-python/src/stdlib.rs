@@ -168,6 +168,32 @@ imported! {
     datagram_transport = "asyncio.transports", "DatagramTransport";
     /// `asyncio.BufferedProtocol`.
     buffered_protocol = "asyncio.protocols", "BufferedProtocol";
+    /// `asyncio.ReadTransport`.
+    read_transport = "asyncio.transports", "ReadTransport";
+    /// `_socket.socket`, whose methods are those of every plain socket.
+    c_socket = "_socket", "socket";
+    /// The module `socket`.
+    socket_module = "socket", "";
+    /// `bytearray`.
+    bytearray = "builtins", "bytearray";
+    /// `BrokenPipeError`.
+    broken_pipe_error = "builtins", "BrokenPipeError";
+    /// `FileNotFoundError`.
+    file_not_found_error = "builtins", "FileNotFoundError";
+    /// `format`.
+    format = "builtins", "format";
+    /// `BlockingIOError`.
+    blocking_io_error = "builtins", "BlockingIOError";
+    /// `InterruptedError`.
+    interrupted_error = "builtins", "InterruptedError";
+    /// `operator.mul`.
+    multiply = "operator", "mul";
+    /// `operator.floordiv`.
+    floor_divide = "operator", "floordiv";
+    /// `os.fstat`.
+    fstat = "os", "fstat";
+    /// `os.set_blocking`.
+    set_blocking = "os", "set_blocking";
     /// `weakref.ref`.
     weak_reference = "weakref", "ref";
 }

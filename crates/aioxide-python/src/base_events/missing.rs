@@ -34,14 +34,12 @@ macro_rules! missing {
 #[rustfmt::skip]
 pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoop> {
     let builder = missing! { builder;
-        "getaddrinfo" "self, host, port, *, family=0, type=0, proto=0, flags=0";
         "getnameinfo" "self, sockaddr, flags=0";
         "create_connection" "self, protocol_factory, host=None, port=None, *, ssl=None, family=0, proto=0, flags=0, sock=None, local_addr=None, server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_errors=False";
         "create_server" "self, protocol_factory, host=None, port=None, *, family=__import__('socket').AF_UNSPEC, flags=__import__('socket').AI_PASSIVE, sock=None, backlog=100, ssl=None, reuse_address=None, reuse_port=None, keep_alive=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True";
         "create_unix_connection" "self, protocol_factory, path=None, *, ssl=None, sock=None, server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None";
         "create_unix_server" "self, protocol_factory, path=None, *, sock=None, backlog=100, ssl=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True, cleanup_socket=True";
         "connect_accepted_socket" "self, protocol_factory, sock, *, ssl=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None";
-        "create_datagram_endpoint" "self, protocol_factory, local_addr=None, remote_addr=None, *, family=0, proto=0, flags=0, reuse_port=None, allow_broadcast=None, sock=None";
         "sendfile" "self, transport, file, offset=0, count=None, *, fallback=True";
         "start_tls" "self, transport, protocol, sslcontext, *, server_side=False, server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None";
     };
@@ -52,11 +50,8 @@ pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoo
         "sock_recvfrom_into" "self, sock, buf, nbytes=0";
         "sock_sendall" "self, sock, data";
         "sock_sendto" "self, sock, data, address";
-        "sock_connect" "self, sock, address";
         "sock_accept" "self, sock";
         "sock_sendfile" "self, sock, file, offset=0, count=None, *, fallback=True";
-        "connect_read_pipe" "self, protocol_factory, pipe";
-        "connect_write_pipe" "self, protocol_factory, pipe";
         "subprocess_shell" "self, protocol_factory, cmd, *, stdin=-1, stdout=-1, stderr=-1, universal_newlines=False, shell=True, bufsize=0, encoding=None, errors=None, text=None, **kwargs";
         "subprocess_exec" "self, protocol_factory, program, *args, stdin=-1, stdout=-1, stderr=-1, universal_newlines=False, shell=False, bufsize=0, encoding=None, errors=None, text=None, **kwargs";
     }

@@ -5,13 +5,17 @@
 //! own function, run with our loop as `self`.
 
 mod asyncgens;
+mod datagram;
 mod descriptors;
 mod errors;
 mod executor;
 mod lifecycle;
 mod missing;
+mod opening;
+mod pipes;
 mod scheduling;
 mod signals;
+mod standin;
 
 use crate::events::{EventLoop, LoopRef, context_argument};
 use crate::ffi::{ClassBuilder, Kind, Native, Obj, PyRes, Raised, Ref, add_to_module, function};
@@ -82,6 +86,9 @@ pub(crate) fn init(module: &Obj) -> PyRes<()> {
     let builder = executor::methods(builder);
     let builder = asyncgens::methods(builder);
     let builder = signals::methods(builder);
+    let builder = datagram::methods(builder);
+    let builder = pipes::methods(builder);
+    let builder = standin::methods(builder);
     let builder = missing::methods(builder);
     let builder = flag!(builder, "_closed", closed);
     let builder = flag!(builder, "_stopping", stopping);

@@ -7,12 +7,10 @@
 
 use std::cell::Cell;
 
-use crate::events::{
-    EventLoop, Handle, Job, JobBody, LoopRef, leaves_the_loop, report_callback_error,
-};
+use crate::events::{EventLoop, Handle, LoopRef, leaves_the_loop, report_callback_error};
 use crate::ffi::{
-    Args, Builtin, ClassBuilder, Native, Obj, PyRes, Raised, Ref, Slot, Visit,
-    copy_current_context, in_context, while_handling,
+    Builtin, ClassBuilder, Native, Obj, PyRes, Raised, Ref, Slot, Visit, copy_current_context,
+    in_context, while_handling,
 };
 use crate::{names, stdlib};
 
@@ -110,11 +108,7 @@ pub(crate) fn has_open_loop<T: Transport>(this: &Ref<T>) -> bool {
 }
 
 /// `loop.call_soon(callback, *args)` in the transport's context.
-pub(crate) fn call_soon<T: Transport>(
-    this: &Ref<T>,
-    callback: &Obj,
-    args: &[&Obj],
-) -> PyRes<()> {
+pub(crate) fn call_soon<T: Transport>(this: &Ref<T>, callback: &Obj, args: &[&Obj]) -> PyRes<()> {
     let Some(loop_) = this.parts().loop_.get() else {
         return Ok(());
     };
@@ -312,8 +306,7 @@ fn size_object(size: usize) -> PyRes {
 /// Tells the protocol to pause if the buffer is above the high mark.
 pub(crate) fn maybe_pause<T: Buffered>(this: &Ref<T>) -> PyRes<()> {
     let flow = this.flow();
-    if size_object(this.buffered())?.less_or_equal(&flow.high.get_or_none())? || flow.paused.get()
-    {
+    if size_object(this.buffered())?.less_or_equal(&flow.high.get_or_none())? || flow.paused.get() {
         return Ok(());
     }
     flow.paused.set(true);
@@ -353,14 +346,9 @@ pub(crate) fn would_wait(error: &std::io::Error) -> bool {
     )
 }
 
-/// Refuses data that is no bytes-like object, as `transport.write` does. `None` if it is one.
+/// Is this what transports take as data?
 pub(crate) fn is_bytes_like(data: &Obj) -> bool {
-    data.is_exact_bytes() || data.as_bytes().is_some() || data.is_bytearray() || data.is_memoryview()
-}
-
-/// An exception as the argument of `_force_close` and others: `None` is none.
-pub(crate) fn optional<'a>(args: &Args<'a>, index: usize) -> Option<&'a Obj> {
-    args.some(index)
+    data.as_bytes().is_some() || data.is_bytearray() || data.is_memoryview()
 }
 
 /// Is it an `OSError`?

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use aioxide_engine::socket::{self, Address};
 
 use crate::addresses::{self, Family};
-use crate::events::{EventLoop, leaves_the_loop};
+use crate::events::{Direction, EventLoop, leaves_the_loop};
 use crate::ffi::{
     Args, Buffer, Builtin, Class, ClassBuilder, Layout, Native, Obj, PyRes, Raised, Ref, Slot,
     Visit, finally, os_error, warn_resource,
@@ -316,18 +316,24 @@ impl Ref<DatagramTransport> {
         let Some(loop_) = self.parts.loop_.get().filter(|_| self.is_reading()) else {
             return Ok(());
         };
-        loop_.watch_reader(self.fd.get(), read_ready, self.obj().clone())?;
+        loop_.watch(
+            self.fd.get(),
+            Direction::Read,
+            read_ready,
+            self.obj().clone(),
+        )?;
         self.reading.set(true);
         Ok(())
     }
 
     /// Ends that.
-    fn stop_reading(&self) {
+    fn stop_reading(&self) -> PyRes<()> {
         if self.reading.replace(false)
             && let Some(loop_) = self.parts.loop_.get()
         {
-            loop_.unwatch_reader(self.fd.get());
+            loop_.unwatch(self.fd.get(), Direction::Read)?;
         }
+        Ok(())
     }
 
     /// Has the selector watch for room to send.
@@ -335,18 +341,24 @@ impl Ref<DatagramTransport> {
         let Some(loop_) = self.parts.loop_.get() else {
             return Ok(());
         };
-        loop_.watch_writer(self.fd.get(), write_ready, self.obj().clone())?;
+        loop_.watch(
+            self.fd.get(),
+            Direction::Write,
+            write_ready,
+            self.obj().clone(),
+        )?;
         self.writing.set(true);
         Ok(())
     }
 
     /// Ends that.
-    fn stop_writing(&self) {
+    fn stop_writing(&self) -> PyRes<()> {
         if self.writing.replace(false)
             && let Some(loop_) = self.parts.loop_.get()
         {
-            loop_.unwatch_writer(self.fd.get());
+            loop_.unwatch(self.fd.get(), Direction::Write)?;
         }
+        Ok(())
     }
 
     /// Receives what a turn takes.
@@ -585,7 +597,7 @@ impl Ref<DatagramTransport> {
         }
         maybe_resume(self)?;
         if self.buffer.borrow().is_empty() {
-            self.stop_writing();
+            self.stop_writing()?;
             if self.parts.closing.get() && self.sock.is_some() && self.parts.conn_lost.get() == 0 {
                 return self.call_connection_lost(None);
             }
@@ -598,12 +610,12 @@ impl Ref<DatagramTransport> {
         if self.parts.closing.replace(true) {
             return Ok(());
         }
-        self.stop_reading();
+        self.stop_reading()?;
         if !self.buffer.borrow().is_empty() {
             return Ok(());
         }
         self.parts.conn_lost.set(self.parts.conn_lost.get() + 1);
-        self.stop_writing();
+        self.stop_writing()?;
         schedule_connection_lost(self, None)
     }
 
@@ -622,9 +634,9 @@ impl Ref<DatagramTransport> {
         }
         let buffer = std::mem::take(&mut *self.buffer.borrow_mut());
         self.buffer_size.set(0);
-        self.stop_writing();
+        self.stop_writing()?;
         self.parts.closing.set(true);
-        self.stop_reading();
+        self.stop_reading()?;
         self.parts.conn_lost.set(self.parts.conn_lost.get() + 1);
         drop(buffer);
         schedule_connection_lost(self, exception)
@@ -643,8 +655,8 @@ impl Ref<DatagramTransport> {
             None => Ok(()),
         };
         finally(lost, || {
-            self.stop_reading();
-            self.stop_writing();
+            self.stop_reading()?;
+            self.stop_writing()?;
             // A datagram that is sent from here on goes nowhere.
             self.parts.conn_lost.set(self.parts.conn_lost.get().max(1));
             let closed = sock.method(names::close(), []).map(drop);
@@ -719,15 +731,14 @@ fn write_ready(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
 
 /// Makes the class.
 pub(super) fn init() -> PyRes<()> {
-    let transports = Obj::import("asyncio.transports")?;
     let builder = ClassBuilder::<DatagramTransport>::new(
         "asyncio.selector_events",
         "_SelectorDatagramTransport",
         "A transport of datagrams.",
     )
     // asyncio's is a `Transport`, too, since it shares a base with that of streams.
-    .base(transports.getattr_str("Transport")?)
-    .base(transports.getattr_str("DatagramTransport")?)
+    .base(stdlib::transport()?.clone())
+    .base(stdlib::datagram_transport()?.clone())
     .sealed()
     .repr(|this| Ok(this.repr_text()))
     .attribute("max_size", Obj::int(256 * 1024)?)
@@ -762,30 +773,22 @@ fn reading(builder: ClassBuilder<DatagramTransport>) -> ClassBuilder<DatagramTra
             "Does the transport receive?",
             |this, _| Ok(this.is_reading()),
         )
-        .method(
-            "pause_reading(self)",
-            "Stops to receive.",
-            |this, _| {
-                if !this.is_reading() {
-                    return Ok(());
-                }
-                this.paused.set(true);
-                this.stop_reading();
-                log_in_debug(this, names::debug(), "%r pauses reading")
-            },
-        )
-        .method(
-            "resume_reading(self)",
-            "Receives again.",
-            |this, _| {
-                if this.parts.closing.get() || !this.paused.get() {
-                    return Ok(());
-                }
-                this.paused.set(false);
-                this.start_reading()?;
-                log_in_debug(this, names::debug(), "%r resumes reading")
-            },
-        )
+        .method("pause_reading(self)", "Stops to receive.", |this, _| {
+            if !this.is_reading() {
+                return Ok(());
+            }
+            this.paused.set(true);
+            this.stop_reading()?;
+            log_in_debug(this, names::debug(), "%r pauses reading")
+        })
+        .method("resume_reading(self)", "Receives again.", |this, _| {
+            if this.parts.closing.get() || !this.paused.get() {
+                return Ok(());
+            }
+            this.paused.set(false);
+            this.start_reading()?;
+            log_in_debug(this, names::debug(), "%r resumes reading")
+        })
 }
 
 /// Adds the private methods and attributes.
