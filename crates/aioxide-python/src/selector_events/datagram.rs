@@ -75,6 +75,17 @@ impl Burst {
     }
 }
 
+/// Whether a socket is connected, and whether its peer has a name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Connected {
+    /// It is not.
+    No,
+    /// To a Unix socket without name. Differs: asyncio takes it for not connected.
+    ToNameless,
+    /// It is.
+    ToNamed,
+}
+
 /// A datagram transport.
 pub(crate) struct DatagramTransport {
     /// What every transport has.
@@ -86,7 +97,7 @@ pub(crate) struct DatagramTransport {
     /// Where everything is sent, if it was made for one address.
     address: Slot,
     /// Is the socket connected?
-    connected: Cell<bool>,
+    connected: Cell<Connected>,
     /// The family of addresses, if the system calls can be made natively.
     family: Cell<Option<Family>>,
     /// Was reading paused?
@@ -130,7 +141,7 @@ impl Native for DatagramTransport {
             sock: Slot::empty(),
             fd: Cell::new(-1),
             address: Slot::empty(),
-            connected: Cell::new(false),
+            connected: Cell::new(Connected::No),
             family: Cell::new(None),
             paused: Cell::new(false),
             reading: Cell::new(false),
@@ -243,7 +254,7 @@ pub(crate) fn make_datagram_transport(
 }
 
 /// Enters what is known of a socket into the extra information; is it connected?
-fn describe_socket(extra: &Obj, sock: &Obj) -> PyRes<bool> {
+fn describe_socket(extra: &Obj, sock: &Obj) -> PyRes<Connected> {
     extra.set_item(names::socket(), &stdlib::transport_socket()?.call([sock])?)?;
     let ask = |method: &Obj| match sock.method(method, []) {
         Err(raised) if raised.is(Builtin::Os) => {
@@ -261,7 +272,13 @@ fn describe_socket(extra: &Obj, sock: &Obj) -> PyRes<bool> {
             peername
         }
     };
-    peername.truth()
+    Ok(if peername.truth()? {
+        Connected::ToNamed
+    } else if peername.is_str() {
+        Connected::ToNameless
+    } else {
+        Connected::No
+    })
 }
 
 /// The family of a socket's addresses, if its methods are those of Python's own sockets and native code knows the
@@ -523,7 +540,11 @@ impl Ref<DatagramTransport> {
 
     /// Sends a datagram; `false` if there is no room for it now.
     fn send(&self, data: &Obj, address: &Obj) -> PyRes<bool> {
-        let connected = self.connected.get();
+        let connected = match self.connected.get() {
+            Connected::No => false,
+            Connected::ToNameless => address.is_none(),
+            Connected::ToNamed => true,
+        };
         let native = match self.native()? {
             Some((fd, family)) if connected || self.parse(family, address)? => Some(fd),
             _ => None,
