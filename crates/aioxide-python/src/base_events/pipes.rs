@@ -94,7 +94,8 @@ impl Connect {
                 End::Read => "Read pipe %r connected: (%r, %r)",
                 End::Write => "Write pipe %r connected: (%r, %r)",
             })?;
-            let fd = self.pipe.method(names::fileno(), [])?;
+            // Differs: asyncio asks the file object, which is closed by now if `connection_made` closed the transport.
+            let fd = opening.transport.getattr_str("_fileno")?;
             stdlib::logger()?.method(
                 names::debug(),
                 [&text, &fd, &opening.transport, &opening.protocol],
