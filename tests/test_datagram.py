@@ -793,7 +793,7 @@ def test_arguments_that_are_refused(loop):
     refused(loop, TypeError, "^string is expected$", local_addr=(LOCALHOST, 0), family=socket.AF_UNIX)
     refused(loop, TypeError, "^string is expected$", remote_addr=b"path", family=socket.AF_UNIX)
     with socket.socket() as sock:
-        refused(loop, ValueError, "^A datagram socket was expected, got <socket", sock=sock)
+        refused(loop, ValueError, "^A (datagram socket|UDP Socket) was expected, got <socket", sock=sock)
 
 
 def test_socket_with_other_arguments(loop):

@@ -142,8 +142,13 @@ impl Endpoint {
     fn check_given_socket(&self) -> PyRes<()> {
         let kind = self.given_sock.getattr(names::type_())?;
         if kind.equals(&base_events_socket()?.getattr_str("SOCK_STREAM")?)? {
+            let wanted = if cfg!(Py_3_13) {
+                "A datagram socket"
+            } else {
+                "A UDP Socket"
+            };
             return Err(Raised::value_error(&format!(
-                "A datagram socket was expected, got {}",
+                "{wanted} was expected, got {}",
                 self.given_sock.repr()?
             )));
         }
