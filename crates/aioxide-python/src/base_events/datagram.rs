@@ -241,17 +241,14 @@ impl Endpoint {
                     break;
                 }
             }
-            let place = match place {
-                Some(place) => place,
-                None => {
-                    self.candidates.push(Candidate {
-                        family: family.clone(),
-                        proto: proto.clone(),
-                        addresses: [None, None],
-                    });
-                    self.candidates.len() - 1
-                }
-            };
+            let place = place.unwrap_or_else(|| {
+                self.candidates.push(Candidate {
+                    family: family.clone(),
+                    proto: proto.clone(),
+                    addresses: [None, None],
+                });
+                self.candidates.len() - 1
+            });
             self.candidates[place].addresses[index] = Some(address.clone());
         }
         Ok(())

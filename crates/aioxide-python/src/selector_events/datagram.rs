@@ -264,13 +264,12 @@ fn describe_socket(extra: &Obj, sock: &Obj) -> PyRes<Connected> {
         answer => answer,
     };
     extra.set_item(names::sockname(), &ask(names::getsockname())?)?;
-    let peername = match extra.dict_get(names::peername())? {
-        Some(peername) => peername,
-        None => {
-            let peername = ask(names::getpeername())?;
-            extra.set_item(names::peername(), &peername)?;
-            peername
-        }
+    let peername = if let Some(peername) = extra.dict_get(names::peername())? {
+        peername
+    } else {
+        let peername = ask(names::getpeername())?;
+        extra.set_item(names::peername(), &peername)?;
+        peername
     };
     Ok(if peername.truth()? {
         Connected::ToNamed
@@ -559,12 +558,11 @@ impl Ref<DatagramTransport> {
             return Ok(unless_waiting(sent)?.is_some());
         };
         let view;
-        let bytes = match data.as_bytes() {
-            Some(bytes) => bytes,
-            None => {
-                view = Buffer::readable(data)?;
-                view.as_slice()
-            }
+        let bytes = if let Some(bytes) = data.as_bytes() {
+            bytes
+        } else {
+            view = Buffer::readable(data)?;
+            view.as_slice()
         };
         let sent = if connected {
             socket::send(fd, bytes)
