@@ -25,6 +25,7 @@ mod taskgroups;
 mod tasks;
 mod threads;
 mod timeouts;
+mod unix_events;
 mod waiter;
 
 use pyo3::prelude::*;
@@ -57,7 +58,8 @@ fn init(module: &Obj) -> PyRes<()> {
     threads::init(module)?;
     combinators::init(module)?;
     staggered::init(module)?;
-    selector_events::init(module)?;
+    selector_events::init()?;
+    unix_events::init()?;
     base_events::init(module)?;
     runners::init(module)?;
     streams::init(module)?;

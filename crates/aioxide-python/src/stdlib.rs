@@ -232,12 +232,20 @@ imported! {
     resolver = "aioxide._resolver", "Resolver";
     /// `ConnectionAbortedError`.
     connection_aborted_error = "builtins", "ConnectionAbortedError";
+    /// `asyncio.ReadTransport`.
+    read_transport = "asyncio.transports", "ReadTransport";
+    /// The module `socket`.
+    socket_module = "socket", "";
+    /// `BrokenPipeError`.
+    broken_pipe_error = "builtins", "BrokenPipeError";
+    /// `FileNotFoundError`.
+    file_not_found_error = "builtins", "FileNotFoundError";
+    /// `format`.
+    format = "builtins", "format";
     /// `BlockingIOError`.
     blocking_io_error = "builtins", "BlockingIOError";
     /// `InterruptedError`.
     interrupted_error = "builtins", "InterruptedError";
-    /// `FileNotFoundError`.
-    file_not_found_error = "builtins", "FileNotFoundError";
     /// `collections.abc.Iterable`.
     iterable_abc = "collections.abc", "Iterable";
     /// `asyncio.base_events.Server`.
@@ -262,6 +270,12 @@ imported! {
     limit_overrun_error = "asyncio.exceptions", "LimitOverrunError";
     /// `tuple`.
     tuple = "builtins", "tuple";
+    /// `operator.mul`.
+    multiply = "operator", "mul";
+    /// `operator.floordiv`.
+    floor_divide = "operator", "floordiv";
+    /// `os.set_blocking`.
+    set_blocking = "os", "set_blocking";
     /// `weakref.ref`.
     weak_reference = "weakref", "ref";
 }

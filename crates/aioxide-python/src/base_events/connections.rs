@@ -102,14 +102,14 @@ impl Resolved {
     }
 }
 
-/// `_ensure_resolved`: the addresses of streams for `address`, a pair of host and port, or a longer tuple.
+/// `_ensure_resolved`: the addresses for `address`, a pair of host and port, or a longer tuple. `wanted` is the family,
+/// type, protocol and flags to ask for.
 pub(super) fn ensure_resolved(
     loop_: &Ref<EventLoop>,
     address: &Obj,
-    family: &Obj,
-    proto: &Obj,
-    flags: &Obj,
+    wanted: [&Obj; 4],
 ) -> PyRes<Resolved> {
+    let [family, kind, proto, flags] = wanted;
     let parts = address.items()?;
     let [host, port, rest @ ..] = &parts[..] else {
         return Err(Raised::value_error(&format!(
@@ -117,18 +117,15 @@ pub(super) fn ensure_resolved(
             parts.len()
         )));
     };
-    let stream = socket_module()?.getattr_str("SOCK_STREAM")?;
     let mut known = vec![
         host.clone(),
         port.clone(),
         family.clone(),
-        stream.clone(),
+        kind.clone(),
         proto.clone(),
     ];
     known.extend_from_slice(rest);
-    let info = stdlib::base_events_module()?
-        .getattr_str("_ipaddr_info")?
-        .call_args(&known)?;
+    let info = stdlib::ipaddr_info()?.call_args(&known)?;
     if !info.is_none() {
         return Obj::list([info]).map(Resolved::Now);
     }
@@ -139,7 +136,7 @@ pub(super) fn ensure_resolved(
             &[host, port],
             &[
                 (names::family(), family),
-                (names::type_(), &stream),
+                (names::type_(), kind),
                 (names::proto(), proto),
                 (names::flags(), flags),
             ],
@@ -742,8 +739,9 @@ impl CreateConnection {
 
     /// Looks an address up.
     fn resolve(&mut self, address: &Obj) -> PyRes<Next> {
-        ensure_resolved(&self.loop_, address, &self.family, &self.proto, &self.flags)?
-            .then(|infos| self.step(infos))
+        let stream = socket_module()?.getattr_str("SOCK_STREAM")?;
+        let wanted = [&self.family, &stream, &self.proto, &self.flags];
+        ensure_resolved(&self.loop_, address, wanted)?.then(|infos| self.step(infos))
     }
 
     /// The host is known.

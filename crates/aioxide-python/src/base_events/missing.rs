@@ -34,11 +34,8 @@ macro_rules! missing {
 #[rustfmt::skip]
 pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoop> {
     let builder = missing! { builder;
-        "create_datagram_endpoint" "self, protocol_factory, local_addr=None, remote_addr=None, *, family=0, proto=0, flags=0, reuse_port=None, allow_broadcast=None, sock=None";
     };
     missing! { builder;
-        "connect_read_pipe" "self, protocol_factory, pipe";
-        "connect_write_pipe" "self, protocol_factory, pipe";
         "subprocess_shell" "self, protocol_factory, cmd, *, stdin=-1, stdout=-1, stderr=-1, universal_newlines=False, shell=True, bufsize=0, encoding=None, errors=None, text=None, **kwargs";
         "subprocess_exec" "self, protocol_factory, program, *args, stdin=-1, stdout=-1, stderr=-1, universal_newlines=False, shell=False, bufsize=0, encoding=None, errors=None, text=None, **kwargs";
     }

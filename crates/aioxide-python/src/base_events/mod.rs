@@ -6,11 +6,14 @@
 
 mod asyncgens;
 mod connections;
+mod datagram;
 mod descriptors;
 mod errors;
 mod executor;
 mod lifecycle;
 mod missing;
+mod opening;
+mod pipes;
 mod resolver;
 mod scheduling;
 mod sendfile;
@@ -107,6 +110,8 @@ pub(crate) fn init(module: &Obj) -> PyRes<()> {
     let builder = tls::methods(builder);
     let builder = sock::methods(builder);
     let builder = sendfile::methods(builder);
+    let builder = datagram::methods(builder);
+    let builder = pipes::methods(builder);
     let builder = missing::methods(builder);
     let builder = flag!(builder, "_closed", closed);
     let builder = flag!(builder, "_stopping", stopping);

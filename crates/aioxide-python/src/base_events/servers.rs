@@ -604,13 +604,9 @@ impl Steps for HostAddresses {
         }
         self.started = true;
         let address = Obj::tuple([self.host.clone(), self.port.clone()])?;
-        match ensure_resolved(
-            &self.loop_,
-            &address,
-            &self.family,
-            &Obj::int(0)?,
-            &self.flags,
-        )? {
+        let stream = socket_module()?.getattr_str("SOCK_STREAM")?;
+        let wanted = [&self.family, &stream, &Obj::int(0)?, &self.flags];
+        match ensure_resolved(&self.loop_, &address, wanted)? {
             Resolved::Now(infos) => self.found(infos),
             Resolved::Later(awaitable) => Ok(Next::Await(awaitable)),
         }

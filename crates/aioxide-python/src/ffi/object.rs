@@ -325,6 +325,13 @@ impl Obj {
         unsafe { ffi::PyUnicode_Check(self.raw()) != 0 }
     }
 
+    /// Is this a `tuple`?
+    #[inline]
+    pub(crate) fn is_tuple(&self) -> bool {
+        // SAFETY: a flag test.
+        unsafe { ffi::PyTuple_Check(self.raw()) != 0 }
+    }
+
     /// Is this exactly a `str`?
     #[inline]
     pub(crate) fn is_exact_str(&self) -> bool {

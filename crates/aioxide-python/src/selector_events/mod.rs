@@ -1,13 +1,16 @@
 //! Transports on top of the selector. Answers `asyncio/selector_events.py`; the loop's own methods are in `base_events`.
 
+pub(crate) mod common;
+pub(crate) mod datagram;
 mod flow_control;
 mod transport;
 
-use crate::ffi::{Obj, PyRes};
+use crate::ffi::PyRes;
 
 pub(crate) use transport::make_socket_transport;
 
 /// Makes the classes.
-pub(crate) fn init(_module: &Obj) -> PyRes<()> {
-    transport::init()
+pub(crate) fn init() -> PyRes<()> {
+    transport::init()?;
+    datagram::init()
 }

@@ -1,0 +1,368 @@
+//! The read end of a pipe. Answers `_UnixReadPipeTransport` of `asyncio/unix_events.py`.
+
+use std::cell::Cell;
+
+use aioxide_engine::socket;
+
+use crate::events::{Direction, EventLoop};
+use crate::ffi::{
+    Args, Class, ClassBuilder, Layout, Native, Obj, PyRes, Raised, Ref, Slot, Visit, finally,
+    os_error_instance, warn_resource,
+};
+use crate::selector_events::common::{
+    Parts, Transport, begin, call_soon, has_open_loop, log_in_debug, methods, report_fatal,
+    run_ready, schedule_connection_lost, would_wait,
+};
+use crate::{names, stdlib};
+
+use super::file_kind;
+
+/// The most that one turn reads: `max_size`.
+const MAX_SIZE: usize = 256 * 1024;
+
+/// A transport that reads from a pipe.
+pub(crate) struct ReadPipeTransport {
+    /// What every transport has.
+    parts: Parts,
+    /// The file object, until the connection is lost.
+    pipe: Slot,
+    /// The pipe's descriptor.
+    fd: Cell<i32>,
+    /// Was reading paused?
+    paused: Cell<bool>,
+    /// Does the selector watch the pipe?
+    reading: Cell<bool>,
+    /// Is `connection_lost` on its way?
+    ending: Cell<bool>,
+}
+
+/// Where the class is kept.
+static READ_PIPE: Class<ReadPipeTransport> = Class::new();
+
+impl Native for ReadPipeTransport {
+    const LAYOUT: Layout = Layout::Transport;
+    const FINALIZES: bool = true;
+
+    fn class() -> &'static Class<Self> {
+        &READ_PIPE
+    }
+
+    fn empty() -> Self {
+        Self {
+            parts: Parts::empty(),
+            pipe: Slot::empty(),
+            fd: Cell::new(-1),
+            paused: Cell::new(false),
+            reading: Cell::new(false),
+            ending: Cell::new(false),
+        }
+    }
+
+    fn traverse(&self, visit: &mut Visit<'_>) {
+        self.parts.traverse(visit);
+        visit.slot(&self.pipe);
+    }
+
+    fn clear(&self) {
+        self.parts.clear();
+        self.pipe.clear();
+    }
+
+    fn needs_finalizer(&self) -> bool {
+        self.pipe.is_some()
+    }
+
+    fn finalize(this: &Ref<Self>) {
+        close_unclosed(this, this.pipe.get());
+    }
+}
+
+impl Transport for ReadPipeTransport {
+    fn parts(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+/// What happens to a transport that nobody closed: a warning, and the file object is closed.
+pub(super) fn close_unclosed<T: Transport>(this: &Ref<T>, pipe: Option<Obj>) {
+    let Some(pipe) = pipe else {
+        return;
+    };
+    let warned = this
+        .obj()
+        .repr()
+        .and_then(|text| warn_resource(this.obj(), &format!("unclosed transport {text}"), 1));
+    if let Err(raised) = warned {
+        raised.write_unraisable(Some(this.obj()));
+    }
+    if let Err(raised) = pipe.method(names::close(), []) {
+        raised.write_unraisable(Some(this.obj()));
+    }
+}
+
+/// Makes a transport that reads from `pipe`, a file object of a pipe, socket or character device, and schedules
+/// `connection_made`, then the waiter.
+pub(crate) fn make_read_pipe_transport(
+    loop_: &Ref<EventLoop>,
+    pipe: &Obj,
+    protocol: &Obj,
+    waiter: Option<&Obj>,
+    extra: Option<&Obj>,
+) -> PyRes<Ref<ReadPipeTransport>> {
+    let extra = match extra {
+        Some(extra) => extra.clone(),
+        None => Obj::dict()?,
+    };
+    extra.set_item(names::pipe(), pipe)?;
+    let fd = pipe.method(names::fileno(), [])?;
+    if file_kind(&fd)?.is_none() {
+        return Err(Raised::value_error(
+            "Pipe transport is for pipes/sockets only.",
+        ));
+    }
+    stdlib::set_blocking()?.call([&fd, &Obj::bool(false)])?;
+    let empty = ReadPipeTransport::empty();
+    let this = Ref::new(ReadPipeTransport {
+        parts: Parts::new(loop_, protocol, extra)?,
+        pipe: Slot::new(pipe.clone()),
+        fd: Cell::new(i32::try_from(fd.as_i64()?).unwrap_or(-1)),
+        ..empty
+    })?;
+    begin(&this, Some(names::start_reading()), waiter)?;
+    Ok(this)
+}
+
+impl Ref<ReadPipeTransport> {
+    /// Is the transport open, and reading not paused?
+    fn is_reading(&self) -> bool {
+        !self.parts.closing.get() && !self.paused.get()
+    }
+
+    /// Has the selector watch the pipe, if the transport reads.
+    fn start_reading(&self) -> PyRes<()> {
+        let Some(loop_) = self.parts.loop_.get().filter(|_| self.is_reading()) else {
+            return Ok(());
+        };
+        let (fd, object) = (self.fd.get(), self.obj().clone());
+        loop_.watch(fd, Direction::Read, read_ready, object)?;
+        self.reading.set(true);
+        Ok(())
+    }
+
+    /// Ends that.
+    fn stop_reading(&self) -> PyRes<()> {
+        if self.reading.replace(false)
+            && let Some(loop_) = self.parts.loop_.get()
+        {
+            loop_.unwatch(self.fd.get(), Direction::Read)?;
+        }
+        Ok(())
+    }
+
+    /// Reads what there is.
+    fn receive(&self) -> PyRes<()> {
+        let Some(loop_) = self.parts.loop_.get() else {
+            return Ok(());
+        };
+        let fd = self.fd.get();
+        let received = loop_.with_read_buffer(|buffer| {
+            socket::read(fd, buffer).map(|size| (size > 0).then(|| Obj::bytes(&buffer[..size])))
+        });
+        match received {
+            Ok(Some(data)) => self
+                .parts
+                .protocol
+                .get_or_none()
+                .method(names::data_received(), [&data?])
+                .map(drop),
+            Ok(None) => self.end_of_file(),
+            Err(error) if would_wait(&error) => Ok(()),
+            Err(error) => self.fatal_error(
+                &os_error_instance(&error)?,
+                "Fatal read error on pipe transport",
+            ),
+        }
+    }
+
+    /// The other end was closed.
+    fn end_of_file(&self) -> PyRes<()> {
+        log_in_debug(self, names::info(), "%r was closed by peer")?;
+        self.parts.closing.set(true);
+        self.ending.set(true);
+        self.stop_reading()?;
+        let eof_received = self
+            .parts
+            .protocol
+            .get_or_none()
+            .getattr(names::eof_received())?;
+        call_soon(self, &eof_received, &[])?;
+        schedule_connection_lost(self, None)
+    }
+
+    /// `_fatal_error`. The end of a terminal (EIO) is nothing to report.
+    fn fatal_error(&self, exception: &Obj, message: &str) -> PyRes<()> {
+        let number = Obj::import("errno")?.getattr_str("EIO")?;
+        let is_usual = crate::selector_events::common::is_os_error(exception)
+            && exception.getattr_str("errno")?.equals(&number)?;
+        finally(report_fatal(self, exception, message, is_usual), || {
+            self.end(Some(exception))
+        })
+    }
+
+    /// `_close`: nothing more is read, and `connection_lost` follows, once.
+    fn end(&self, exception: Option<&Obj>) -> PyRes<()> {
+        self.parts.closing.set(true);
+        if self.ending.replace(true) {
+            return Ok(());
+        }
+        self.stop_reading()?;
+        schedule_connection_lost(self, exception)
+    }
+
+    /// `_call_connection_lost`.
+    fn call_connection_lost(&self, exception: Option<&Obj>) -> PyRes<()> {
+        let Some(pipe) = self.pipe.get() else {
+            return Ok(());
+        };
+        let none = Obj::none();
+        let lost = self
+            .parts
+            .protocol
+            .get_or_none()
+            .method(names::connection_lost(), [exception.unwrap_or(&none)])
+            .map(drop);
+        finally(lost, || {
+            self.stop_reading()?;
+            let closed = pipe.method(names::close(), []).map(drop);
+            let left = (
+                self.pipe.take(),
+                self.parts.protocol.take(),
+                self.parts.loop_.take(),
+            );
+            finally(closed, || {
+                drop(left);
+                Ok(())
+            })
+        })
+    }
+
+    /// The repr.
+    fn repr_text(&self) -> String {
+        let mut words = vec![self.obj().class_name()];
+        if self.pipe.is_none() {
+            words.push(String::from("closed"));
+        } else if self.parts.closing.get() {
+            words.push(String::from("closing"));
+        }
+        words.push(format!("fd={}", self.fd.get()));
+        words.push(String::from(if self.pipe.is_none() {
+            "closed"
+        } else if !has_open_loop(self) {
+            "open"
+        } else if self.reading.get() {
+            "polling"
+        } else {
+            "idle"
+        }));
+        format!("<{}>", words.join(" "))
+    }
+}
+
+/// The job of a pipe with something to read.
+fn read_ready(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
+    match READ_PIPE.cast(&object) {
+        Some(this) if this.reading.get() => {
+            run_ready(loop_, this, names::read_ready(), Ref::receive)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes the class.
+pub(super) fn init() -> PyRes<()> {
+    let builder = ClassBuilder::<ReadPipeTransport>::new(
+        "asyncio.unix_events",
+        "_UnixReadPipeTransport",
+        "A transport that reads from a pipe.",
+    )
+    .base(stdlib::read_transport()?.clone())
+    .sealed()
+    .repr(|this| Ok(this.repr_text()))
+    .attribute("max_size", Obj::int(256 * 1024)?);
+    let builder = private(methods(builder));
+    builder
+        .method("is_reading(self)", "Does the transport read?", |this, _| {
+            Ok(this.is_reading())
+        })
+        .method("pause_reading(self)", "Stops to read.", |this, _| {
+            if !this.is_reading() {
+                return Ok(());
+            }
+            this.paused.set(true);
+            this.stop_reading()?;
+            log_in_debug(this, names::debug(), "%r pauses reading")
+        })
+        .method("resume_reading(self)", "Reads again.", |this, _| {
+            if this.parts.closing.get() || !this.paused.get() {
+                return Ok(());
+            }
+            this.paused.set(false);
+            this.start_reading()?;
+            log_in_debug(this, names::debug(), "%r resumes reading")
+        })
+        .method("close(self)", "Closes the transport.", |this, _| {
+            if this.parts.closing.get() {
+                return Ok(());
+            }
+            this.end(None)
+        })
+        .build()
+        .map(drop)
+}
+
+/// Adds the private methods and attributes.
+fn private(builder: ClassBuilder<ReadPipeTransport>) -> ClassBuilder<ReadPipeTransport> {
+    builder
+        .method("_start_reading(self)", "Begins to read.", |this, _| {
+            this.start_reading()
+        })
+        .method("_read_ready(self)", "Reads what there is.", |this, _| {
+            this.receive()
+        })
+        .method(
+            "_fatal_error(self, exc, message='Fatal error on pipe transport')",
+            "Reports an error and closes the transport.",
+            |this, args| this.fatal_error(args.req(0), &error_message(args)?),
+        )
+        .method(
+            "_close(self, exc)",
+            "Closes the transport because of an error.",
+            |this, args| this.end(args.some(0)),
+        )
+        .method(
+            "_call_connection_lost(self, exc)",
+            "Tells the protocol that the connection is lost, and closes the pipe.",
+            |this, args| this.call_connection_lost(args.some(0)),
+        )
+        .property(
+            "_pipe",
+            |this| Ok(this.pipe.get()),
+            |this, value| {
+                drop(
+                    this.pipe
+                        .replace(value.filter(|value| !value.is_none()).cloned()),
+                );
+                Ok(())
+            },
+        )
+        .getter("_fileno", |this| Obj::int(this.fd.get().into()))
+        .getter("_paused", |this| Ok(this.paused.get()))
+}
+
+/// The message of `_fatal_error`.
+pub(super) fn error_message(args: &Args<'_>) -> PyRes<String> {
+    match args.get(1) {
+        Some(message) => message.to_str()?.text(),
+        None => Ok(String::from("Fatal error on pipe transport")),
+    }
+}

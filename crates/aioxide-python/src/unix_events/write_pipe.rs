@@ -1,0 +1,518 @@
+//! The write end of a pipe. Answers `_UnixWritePipeTransport` of `asyncio/unix_events.py`.
+//!
+//! The selector watches the pipe for reading, too: that is how it tells that the other end was closed.
+
+use std::cell::{Cell, RefCell};
+
+use aioxide_engine::socket;
+
+use crate::events::{Direction, EventLoop};
+use crate::ffi::{
+    Buffer, Builtin, Class, ClassBuilder, Layout, Native, Obj, PyRes, Raised, Ref, Slot, Visit,
+    finally, os_error_instance,
+};
+use crate::selector_events::common::{
+    Buffered, Flow, Parts, Transport, begin, flow_methods, has_open_loop, is_bytes_like,
+    is_os_error, log_in_debug, maybe_pause, maybe_resume, methods, report_fatal, run_ready,
+    schedule_connection_lost, would_wait,
+};
+use crate::{names, stdlib};
+
+use super::read_pipe::{close_unclosed, error_message};
+use super::{FileKind, file_kind};
+
+/// Bytes that wait to be written.
+#[derive(Default)]
+struct Pending {
+    /// The bytes; the first ones may be written already.
+    bytes: Vec<u8>,
+    /// How many of them are.
+    written: usize,
+}
+
+impl Pending {
+    /// What is still to be written.
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.written..]
+    }
+
+    /// Notes that `count` more are written. The room of what is written is given up once it is half of the buffer, so
+    /// that each byte is moved once on average.
+    fn advance(&mut self, count: usize) {
+        self.written = (self.written + count).min(self.bytes.len());
+        if self.written == self.bytes.len() {
+            *self = Self::default();
+        } else if self.written * 2 >= self.bytes.len() {
+            self.bytes.drain(..self.written);
+            self.written = 0;
+        }
+    }
+}
+
+/// What became of data given to `write`.
+enum Accepted {
+    /// All of it is written.
+    Done,
+    /// The rest of it waits.
+    Buffered,
+    /// There is nobody to write it to.
+    Lost,
+}
+
+/// A transport that writes to a pipe.
+pub(crate) struct WritePipeTransport {
+    /// What every transport has.
+    parts: Parts,
+    /// The file object, until the connection is lost.
+    pipe: Slot,
+    /// The pipe's descriptor.
+    fd: Cell<i32>,
+    /// Does the selector watch for the end of the other side?
+    reading: Cell<bool>,
+    /// Does the selector watch for room to write?
+    writing: Cell<bool>,
+    /// What waits to be written.
+    pending: RefCell<Pending>,
+    /// The water marks.
+    flow: Flow,
+    /// Is `connection_lost` on its way?
+    ending: Cell<bool>,
+}
+
+/// Where the class is kept.
+static WRITE_PIPE: Class<WritePipeTransport> = Class::new();
+
+impl Native for WritePipeTransport {
+    const LAYOUT: Layout = Layout::Transport;
+    const FINALIZES: bool = true;
+
+    fn class() -> &'static Class<Self> {
+        &WRITE_PIPE
+    }
+
+    fn empty() -> Self {
+        Self {
+            parts: Parts::empty(),
+            pipe: Slot::empty(),
+            fd: Cell::new(-1),
+            reading: Cell::new(false),
+            writing: Cell::new(false),
+            pending: RefCell::default(),
+            flow: Flow::empty(),
+            ending: Cell::new(false),
+        }
+    }
+
+    fn traverse(&self, visit: &mut Visit<'_>) {
+        self.parts.traverse(visit);
+        visit.slot(&self.pipe);
+        self.flow.traverse(visit);
+    }
+
+    fn clear(&self) {
+        self.parts.clear();
+        self.pipe.clear();
+    }
+
+    fn needs_finalizer(&self) -> bool {
+        self.pipe.is_some()
+    }
+
+    fn finalize(this: &Ref<Self>) {
+        close_unclosed(this, this.pipe.get());
+    }
+}
+
+impl Transport for WritePipeTransport {
+    fn parts(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+impl Buffered for WritePipeTransport {
+    fn flow(&self) -> &Flow {
+        &self.flow
+    }
+
+    fn buffered(&self) -> usize {
+        self.pending.borrow().rest().len()
+    }
+}
+
+/// Makes a transport that writes to `pipe`, a file object of a pipe, socket or character device, and schedules
+/// `connection_made`, then the waiter.
+pub(crate) fn make_write_pipe_transport(
+    loop_: &Ref<EventLoop>,
+    pipe: &Obj,
+    protocol: &Obj,
+    waiter: Option<&Obj>,
+    extra: Option<&Obj>,
+) -> PyRes<Ref<WritePipeTransport>> {
+    let extra = match extra {
+        Some(extra) => extra.clone(),
+        None => Obj::dict()?,
+    };
+    extra.set_item(names::pipe(), pipe)?;
+    let fd = pipe.method(names::fileno(), [])?;
+    let Some(kind) = file_kind(&fd)? else {
+        return Err(Raised::value_error(
+            "Pipe transport is only for pipes, sockets and character devices",
+        ));
+    };
+    stdlib::set_blocking()?.call([&fd, &Obj::bool(false)])?;
+    let empty = WritePipeTransport::empty();
+    let this = Ref::new(WritePipeTransport {
+        parts: Parts::new(loop_, protocol, extra)?,
+        pipe: Slot::new(pipe.clone()),
+        fd: Cell::new(i32::try_from(fd.as_i64()?).unwrap_or(-1)),
+        flow: Flow::usual()?,
+        ..empty
+    })?;
+    let start = notices_end(kind).then(names::start_reading);
+    begin(&this, start, waiter)?;
+    Ok(this)
+}
+
+/// Can the selector tell that the other end was closed? On Apple's systems a named pipe counts as readable while there
+/// are bytes in it, and says nothing when its reader goes.
+fn notices_end(kind: FileKind) -> bool {
+    match kind {
+        FileKind::Socket => true,
+        FileKind::Pipe { named } => !(named && cfg!(target_vendor = "apple")),
+        FileKind::Device => false,
+    }
+}
+
+impl Ref<WritePipeTransport> {
+    /// Has the selector watch for the end of the other side.
+    fn start_reading(&self) -> PyRes<()> {
+        // Differs: asyncio does so for a transport that was closed in `connection_made`, too, and leaves it so.
+        let Some(loop_) = self.parts.loop_.get().filter(|_| !self.ending.get()) else {
+            return Ok(());
+        };
+        let (fd, object) = (self.fd.get(), self.obj().clone());
+        loop_.watch(fd, Direction::Read, read_ready, object)?;
+        self.reading.set(true);
+        Ok(())
+    }
+
+    /// Ends that.
+    fn stop_reading(&self) -> PyRes<()> {
+        if self.reading.replace(false)
+            && let Some(loop_) = self.parts.loop_.get()
+        {
+            loop_.unwatch(self.fd.get(), Direction::Read)?;
+        }
+        Ok(())
+    }
+
+    /// Has the selector watch for room to write.
+    fn start_writing(&self) -> PyRes<()> {
+        let Some(loop_) = self.parts.loop_.get() else {
+            return Ok(());
+        };
+        let (fd, object) = (self.fd.get(), self.obj().clone());
+        loop_.watch(fd, Direction::Write, write_ready, object)?;
+        self.writing.set(true);
+        Ok(())
+    }
+
+    /// Ends that.
+    fn stop_writing(&self) -> PyRes<()> {
+        if self.writing.replace(false)
+            && let Some(loop_) = self.parts.loop_.get()
+        {
+            loop_.unwatch(self.fd.get(), Direction::Write)?;
+        }
+        Ok(())
+    }
+
+    /// The other end was closed (or it sent something, which nobody does to a pipe).
+    fn closed_by_peer(&self) -> PyRes<()> {
+        log_in_debug(self, names::info(), "%r was closed by peer")?;
+        if self.buffered() == 0 {
+            return self.end(None);
+        }
+        let broken = stdlib::broken_pipe_error()?.call([])?;
+        self.end(Some(&broken))
+    }
+
+    /// `write`.
+    fn write(&self, data: &Obj) -> PyRes<()> {
+        if !is_bytes_like(data) {
+            return Err(Builtin::Assertion.raise(&data.repr()?));
+        }
+        let accepted = match data.as_bytes() {
+            Some(bytes) => self.accept(bytes),
+            None => match Buffer::readable(data) {
+                Ok(view) => self.accept(view.as_slice()),
+                Err(raised) => return self.write_failed(&raised.take()),
+            },
+        };
+        // From here on Python code may run: the caller's buffer is neither borrowed nor looked at any more.
+        match accepted {
+            Ok(Accepted::Done) => Ok(()),
+            Ok(Accepted::Lost) => self
+                .parts
+                .count_lost_write("pipe closed by peer or os.write(pipe, data) raised exception."),
+            Ok(Accepted::Buffered) => {
+                if !self.writing.get() {
+                    self.start_writing()?;
+                }
+                maybe_pause(self)
+            }
+            Err(error) => self.write_failed(&os_error_instance(&error)?),
+        }
+    }
+
+    /// Writes what the pipe takes and copies the rest, so that what is done to the caller's buffer later is not written.
+    fn accept(&self, bytes: &[u8]) -> std::io::Result<Accepted> {
+        if bytes.is_empty() {
+            return Ok(Accepted::Done);
+        }
+        if self.parts.conn_lost.get() > 0 || self.parts.closing.get() {
+            return Ok(Accepted::Lost);
+        }
+        let mut written = 0;
+        if self.buffered() == 0 {
+            match socket::write(self.fd.get(), bytes) {
+                Ok(count) if count == bytes.len() => return Ok(Accepted::Done),
+                Ok(count) => written = count,
+                Err(error) if would_wait(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut pending = self.pending.borrow_mut();
+        pending.bytes.extend_from_slice(&bytes[written..]);
+        Ok(Accepted::Buffered)
+    }
+
+    /// An attempt to write failed for good.
+    fn write_failed(&self, exception: &Obj) -> PyRes<()> {
+        self.parts.conn_lost.set(self.parts.conn_lost.get() + 1);
+        self.fatal_error(exception, "Fatal write error on pipe transport")
+    }
+
+    /// Writes what waits, as far as there is room.
+    fn write_pending(&self) -> PyRes<()> {
+        let written = {
+            let pending = self.pending.borrow();
+            if pending.rest().is_empty() {
+                Ok(0)
+            } else {
+                socket::write(self.fd.get(), pending.rest())
+            }
+        };
+        match written {
+            Ok(count) => self.pending.borrow_mut().advance(count),
+            Err(error) if would_wait(&error) => return Ok(()),
+            Err(error) => {
+                drop(self.pending.take());
+                self.stop_writing()?;
+                return self.write_failed(&os_error_instance(&error)?);
+            }
+        }
+        if self.buffered() > 0 {
+            return Ok(());
+        }
+        self.stop_writing()?;
+        maybe_resume(self)?;
+        // The protocol may have written more, or ended it all.
+        if self.parts.closing.get() && !self.ending.get() && self.buffered() == 0 {
+            self.ending.set(true);
+            self.stop_reading()?;
+            return self.call_connection_lost(None);
+        }
+        Ok(())
+    }
+
+    /// `write_eof`: closes once everything is written.
+    fn write_eof(&self) -> PyRes<()> {
+        if self.parts.closing.replace(true) || self.buffered() > 0 {
+            return Ok(());
+        }
+        self.end(None)
+    }
+
+    /// `_fatal_error`.
+    fn fatal_error(&self, exception: &Obj, message: &str) -> PyRes<()> {
+        finally(
+            report_fatal(self, exception, message, is_os_error(exception)),
+            || self.end(Some(exception)),
+        )
+    }
+
+    /// `_close`: what waits to be written is dropped, and `connection_lost` follows, once.
+    fn end(&self, exception: Option<&Obj>) -> PyRes<()> {
+        self.parts.closing.set(true);
+        if self.ending.replace(true) {
+            return Ok(());
+        }
+        drop(self.pending.take());
+        self.stop_writing()?;
+        self.stop_reading()?;
+        schedule_connection_lost(self, exception)
+    }
+
+    /// `_call_connection_lost`.
+    fn call_connection_lost(&self, exception: Option<&Obj>) -> PyRes<()> {
+        let Some(pipe) = self.pipe.get() else {
+            return Ok(());
+        };
+        let none = Obj::none();
+        let lost = self
+            .parts
+            .protocol
+            .get_or_none()
+            .method(names::connection_lost(), [exception.unwrap_or(&none)])
+            .map(drop);
+        finally(lost, || {
+            self.stop_reading()?;
+            self.stop_writing()?;
+            let closed = pipe.method(names::close(), []).map(drop);
+            let left = (
+                self.pipe.take(),
+                self.parts.protocol.take(),
+                self.parts.loop_.take(),
+            );
+            finally(closed, || {
+                drop(left);
+                Ok(())
+            })
+        })
+    }
+
+    /// The repr.
+    fn repr_text(&self) -> String {
+        let mut words = vec![self.obj().class_name()];
+        if self.pipe.is_none() {
+            words.push(String::from("closed"));
+        } else if self.parts.closing.get() {
+            words.push(String::from("closing"));
+        }
+        words.push(format!("fd={}", self.fd.get()));
+        if self.pipe.is_none() {
+            words.push(String::from("closed"));
+        } else if has_open_loop(self) {
+            let state = if self.writing.get() {
+                "polling"
+            } else {
+                "idle"
+            };
+            words.push(String::from(state));
+            words.push(format!("bufsize={}", self.buffered()));
+        } else {
+            words.push(String::from("open"));
+        }
+        format!("<{}>", words.join(" "))
+    }
+}
+
+/// The job of a pipe whose other end was closed.
+fn read_ready(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
+    match WRITE_PIPE.cast(&object) {
+        Some(this) if this.reading.get() => {
+            run_ready(loop_, this, names::read_ready(), Ref::closed_by_peer)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The job of a pipe with room to write.
+fn write_ready(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
+    match WRITE_PIPE.cast(&object) {
+        Some(this) if this.writing.get() => {
+            run_ready(loop_, this, names::write_ready(), Ref::write_pending)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes the class.
+pub(super) fn init() -> PyRes<()> {
+    let builder = ClassBuilder::<WritePipeTransport>::new(
+        "asyncio.unix_events",
+        "_UnixWritePipeTransport",
+        "A transport that writes to a pipe.",
+    )
+    // asyncio's is a `Transport`, not a `WriteTransport` alone, since it shares a base with that of streams.
+    .base(stdlib::transport()?.clone())
+    .sealed()
+    .repr(|this| Ok(this.repr_text()));
+    let builder = private(flow_methods(methods(builder)));
+    builder
+        .method(
+            "write(self, data)",
+            "Writes data, now or when there is room.",
+            |this, args| this.write(args.req(0)),
+        )
+        .method("can_write_eof(self)", "Yes.", |_, _| Ok(true))
+        .method(
+            "write_eof(self)",
+            "Closes the pipe once everything is written.",
+            |this, _| this.write_eof(),
+        )
+        .method(
+            "close(self)",
+            "Closes the pipe once everything is written.",
+            |this, _| this.write_eof(),
+        )
+        .method(
+            "abort(self)",
+            "Closes the pipe; what waits to be written is lost.",
+            |this, _| this.end(None),
+        )
+        .build()
+        .map(drop)
+}
+
+/// Adds the private methods and attributes.
+fn private(builder: ClassBuilder<WritePipeTransport>) -> ClassBuilder<WritePipeTransport> {
+    builder
+        .method(
+            "_start_reading(self)",
+            "Begins to watch for the end of the other side.",
+            |this, _| this.start_reading(),
+        )
+        .method(
+            "_read_ready(self)",
+            "The other end was closed.",
+            |this, _| this.closed_by_peer(),
+        )
+        .method(
+            "_write_ready(self)",
+            "Writes what waits to be written.",
+            |this, _| this.write_pending(),
+        )
+        .method(
+            "_fatal_error(self, exc, message='Fatal error on pipe transport')",
+            "Reports an error and closes the transport.",
+            |this, args| this.fatal_error(args.req(0), &error_message(args)?),
+        )
+        .method(
+            "_close(self, exc=None)",
+            "Closes the transport because of an error.",
+            |this, args| this.end(args.some(0)),
+        )
+        .method(
+            "_call_connection_lost(self, exc)",
+            "Tells the protocol that the connection is lost, and closes the pipe.",
+            |this, args| this.call_connection_lost(args.some(0)),
+        )
+        .property(
+            "_pipe",
+            |this| Ok(this.pipe.get()),
+            |this, value| {
+                drop(
+                    this.pipe
+                        .replace(value.filter(|value| !value.is_none()).cloned()),
+                );
+                Ok(())
+            },
+        )
+        .getter("_fileno", |this| Obj::int(this.fd.get().into()))
+        .getter("_buffer", |this| {
+            let bytes = this.pending.borrow().rest().to_vec();
+            stdlib::bytearray()?.call([&Obj::bytes(&bytes)?])
+        })
+}
