@@ -185,7 +185,9 @@ imported! {
     /// `asyncio.constants._SendfileMode.TRY_NATIVE`.
     sendfile_try_native = "asyncio.constants", "_SendfileMode.TRY_NATIVE";
     /// `asyncio.transports._FlowControlMixin`.
-    flow_control_mixin = "asyncio.transports", "_FlowControlMixin";
+    transport_flow_control = "asyncio.transports", "_FlowControlMixin";
+    /// `asyncio.streams.FlowControlMixin`.
+    flow_control_mixin = "asyncio.streams", "FlowControlMixin";
     /// `asyncio.Protocol`.
     protocol = "asyncio.protocols", "Protocol";
     /// `io.UnsupportedOperation`.
@@ -218,6 +220,8 @@ imported! {
     socket = "socket", "";
     /// `_socket` itself.
     c_socket = "_socket", "";
+    /// `_socket.socket`.
+    c_socket_class = "_socket", "socket";
     /// `socket.SOCK_DGRAM`.
     sock_dgram = "socket", "SOCK_DGRAM";
     /// `socket.SOCK_RAW`.
@@ -256,8 +260,6 @@ imported! {
     sslproto_module = "asyncio.sslproto", "";
     /// The module `asyncio.streams`.
     streams_module = "asyncio.streams", "";
-    /// `weakref.WeakValueDictionary`.
-    weak_value_dictionary = "weakref", "WeakValueDictionary";
     /// The module `os`.
     os_module = "os", "";
     /// The logger of `asyncio.streams`.

@@ -406,7 +406,7 @@ impl FallbackProtocol {
     /// Takes the place of a transport's protocol, and stops it from reading.
     fn take_over(transport: &Obj) -> PyRes<Ref<Self>> {
         // Other transports are told apart by what is needed of them.
-        if !transport.isinstance(stdlib::flow_control_mixin()?)?
+        if !transport.isinstance(stdlib::transport_flow_control()?)?
             && transport.getattr_opt(names::protocol_paused())?.is_none()
         {
             return Err(Raised::type_error(

@@ -26,9 +26,6 @@ use super::common::{
     schedule_connection_lost, would_wait,
 };
 
-/// The longest datagram that is received: `max_size`.
-const MAX_SIZE: usize = 256 * 1024;
-
 /// What each buffered datagram counts for besides its length.
 const HEADER_SIZE: usize = 8;
 
@@ -283,7 +280,7 @@ fn describe_socket(extra: &Obj, sock: &Obj) -> PyRes<Connected> {
 /// The family of a socket's addresses, if its methods are those of Python's own sockets and native code knows the
 /// family.
 fn native_family(sock: &Obj) -> PyRes<Option<Family>> {
-    let (class, plain) = (sock.class(), stdlib::c_socket()?);
+    let (class, plain) = (sock.class(), stdlib::c_socket_class()?);
     if !class.is_subtype_of(plain) {
         return Ok(None);
     }

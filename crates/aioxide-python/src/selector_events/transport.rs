@@ -26,6 +26,7 @@ use crate::ffi::{
     Buffer, Builtin, Class, ClassBuilder, Layout, Native, Obj, PyRes, Raised, Ref, Slot, Visit,
     finally, in_context, os_error, os_error_instance, warn_resource, while_handling,
 };
+use crate::streams::{direct_reader, feed, is_stream_protocol};
 use crate::waiter::{create_future, is_cancelled, set_exception, set_result};
 use crate::{names, stdlib};
 
@@ -54,6 +55,8 @@ enum Delivery {
     Data,
     /// By `get_buffer` and `buffer_updated`.
     Buffered,
+    /// Into the buffer of its stream reader, unless a method on the way is overridden.
+    Stream,
 }
 
 /// A transport's names, looked up when it was made.
@@ -270,15 +273,16 @@ impl Ref<StreamTransport> {
 
     /// Reading begins, now that `connection_made` has been called; then whoever waits for the connection is told.
     fn begin(&self, waiter: &Obj) -> PyRes<()> {
-        if self.is_reading()
-            && let Some(loop_) = self.loop_.get()
-        {
-            self.watch_reading(&loop_)?;
-        }
-        if !waiter.is_none() && !is_cancelled(waiter)? {
-            set_result(waiter, Obj::none())?;
-        }
-        Ok(())
+        let watched = match self.loop_.get() {
+            Some(loop_) if self.is_reading() => self.watch_reading(&loop_),
+            _ => Ok(()),
+        };
+        finally(watched, || {
+            if !waiter.is_none() && !is_cancelled(waiter)? {
+                set_result(waiter, Obj::none())?;
+            }
+            Ok(())
+        })
     }
 
     /// Has the selector call [`read_ready`].
@@ -404,8 +408,9 @@ impl Ref<StreamTransport> {
 
     /// `set_protocol`.
     fn set_protocol(&self, protocol: &Obj) -> PyRes<()> {
-        let buffered = protocol.isinstance(stdlib::buffered_protocol()?)?;
-        self.delivery.set(if buffered {
+        self.delivery.set(if is_stream_protocol(protocol) {
+            Delivery::Stream
+        } else if protocol.isinstance(stdlib::buffered_protocol()?)? {
             Delivery::Buffered
         } else {
             Delivery::Data
@@ -546,6 +551,30 @@ impl Ref<StreamTransport> {
         match self.delivery.get() {
             Delivery::Data => self.receive_data(loop_),
             Delivery::Buffered => self.receive_into(),
+            Delivery::Stream => self.receive_stream(loop_),
+        }
+    }
+
+    /// Receives for a stream reader.
+    #[inline]
+    fn receive_stream(&self, loop_: &Ref<EventLoop>) -> PyRes<()> {
+        let Some(reader) = self.protocol.get().as_ref().and_then(direct_reader) else {
+            return self.receive_data(loop_);
+        };
+        let received = loop_.with_read_buffer(|buffer| {
+            let count = socket::recv(self.fd.get(), buffer)?;
+            if count == 0 {
+                return Ok(None);
+            }
+            Ok::<_, std::io::Error>(Some(feed(&reader, &buffer[..count])))
+        });
+        match received {
+            Ok(Some(Ok(()))) => Ok(()),
+            Ok(Some(Err(raised))) => {
+                self.failed(raised, "Fatal error: protocol.data_received() call failed.")
+            }
+            Ok(None) => self.received_eof(),
+            Err(error) => self.receive_failed(&error),
         }
     }
 
@@ -1213,6 +1242,7 @@ fn private(builder: ClassBuilder<StreamTransport>) -> ClassBuilder<StreamTranspo
         .getter("_eof", |this| Ok(this.eof.get()))
         .getter("_conn_lost", |this| Obj::int(this.conn_lost.get().into()))
         .getter("_protocol_paused", |this| Ok(this.marks.paused.get()))
+        .getter("_start_tls_compatible", |_| Ok(true))
         .getter("_sendfile_compatible", |_| {
             stdlib::sendfile_try_native().cloned()
         })

@@ -54,12 +54,16 @@ pub(crate) const NAMES: &[&str] = &[
 /// The limit of readers that are made without one.
 const DEFAULT_LIMIT: usize = 1 << 16;
 
+/// Is this a native protocol of streams, or of a class derived from it?
+pub(crate) fn is_stream_protocol(protocol: &Obj) -> bool {
+    StreamReaderProtocol::class().is_instance(protocol)
+}
+
 /// The reader that a transport may [`feed`] instead of calling `protocol.data_received`, if nobody could tell.
 ///
 /// That holds as long as neither the protocol's `data_received` nor the reader's `feed_data` is overridden or replaced,
 /// and the reader lives. All of this may change at any time, so it is to be asked for each piece of data; the answer
 /// costs a few loads and compares.
-#[expect(dead_code, reason = "for native transports, which are to come")]
 #[inline]
 pub(crate) fn direct_reader(protocol: &Obj) -> Option<Ref<StreamReader>> {
     StreamReaderProtocol::class()
@@ -68,7 +72,6 @@ pub(crate) fn direct_reader(protocol: &Obj) -> Option<Ref<StreamReader>> {
 }
 
 /// Feeds a reader that [`direct_reader`] gave, as its `feed_data` does.
-#[expect(dead_code, reason = "for native transports, which are to come")]
 #[inline]
 pub(crate) fn feed(reader: &Ref<StreamReader>, data: &[u8]) -> PyRes<()> {
     reader.feed(data)

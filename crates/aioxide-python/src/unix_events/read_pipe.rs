@@ -17,9 +17,6 @@ use crate::{names, stdlib};
 
 use super::file_kind;
 
-/// The most that one turn reads: `max_size`.
-const MAX_SIZE: usize = 256 * 1024;
-
 /// A transport that reads from a pipe.
 pub(crate) struct ReadPipeTransport {
     /// What every transport has.
