@@ -104,7 +104,7 @@ pub(crate) struct EventLoop {
 }
 
 /// The size of a loop's read buffer, in bytes.
-const READ_BUFFER: usize = 256 * 1024;
+pub(crate) const READ_BUFFER: usize = 256 * 1024;
 
 /// Reading or writing.
 #[derive(Clone, Copy, PartialEq, Eq)]

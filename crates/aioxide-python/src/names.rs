@@ -243,6 +243,7 @@ names! {
     sock_sendall,
     sock_sendfile,
     socket,
+    socket_detach = "detach",
     socket_getaddrinfo = "socket.getaddrinfo",
     socket_type = "type",
     sockets,

@@ -160,6 +160,10 @@ imported! {
     barrier_state = "asyncio.locks", "_BarrierState";
     /// The module `ssl` as asyncio imported it, `None` if Python was built without.
     ssl_module = "asyncio.base_events", "ssl";
+    /// `socket.IPPROTO_TCP`.
+    ipproto_tcp = "socket", "IPPROTO_TCP";
+    /// `socket.IPPROTO_UDP`.
+    ipproto_udp = "socket", "IPPROTO_UDP";
     /// `asyncio.base_events._ipaddr_info`.
     ipaddr_info = "asyncio.base_events", "_ipaddr_info";
     /// `asyncio.base_events._HAS_IPv6`.

@@ -125,7 +125,7 @@ pub(super) fn ensure_resolved(
         proto.clone(),
     ];
     known.extend_from_slice(rest);
-    let info = stdlib::ipaddr_info()?.call_args(&known)?;
+    let info = super::resolver::ip_address_info(&known)?;
     if !info.is_none() {
         return Obj::list([info]).map(Resolved::Now);
     }

@@ -331,3 +331,55 @@ fn info(address: IpAddr, port: u16, transport: resolver::Transport) -> PyRes {
         addresses::to_python(Some(&address))?,
     ])
 }
+
+/// asyncio's `_ipaddr_info(host, port, family, type, proto, *more)`: what `getaddrinfo` would give for an address that is
+/// a number, `None` for a name. Numbers as they are usually written are read here, without Python.
+pub(super) fn ip_address_info(call: &[Obj]) -> PyRes {
+    match usual_address(call)? {
+        Some(info) => Ok(info),
+        None => stdlib::ipaddr_info()?.call_args(call),
+    }
+}
+
+/// The answer for exact types and unpatched modules; `None` for what needs asyncio's own function.
+fn usual_address(call: &[Obj]) -> PyRes<Option<Obj>> {
+    let [host, port, family, kind, proto] = call else {
+        return Ok(None);
+    };
+    let module = stdlib::base_events_module()?.getattr(names::socket())?;
+    if !host.is_exact_str()
+        || !port.is_exact_int()
+        || ![family, kind, proto].iter().all(|number| number.is_int())
+        || !module.is(stdlib::socket_module()?)
+    {
+        return Ok(None);
+    }
+    let proto = match (kind.as_i64()?, proto.as_i64()?) {
+        (1, 0 | 6 | 17) => stdlib::ipproto_tcp()?,
+        (2, 0 | 6 | 17) => stdlib::ipproto_udp()?,
+        _ => return Ok(None),
+    };
+    let (address, found) = match host.text()?.parse() {
+        Ok(IpAddr::V4(_)) => (vec![host.clone(), port.clone()], stdlib::af_inet()?),
+        Ok(IpAddr::V6(_)) => (
+            vec![host.clone(), port.clone(), Obj::int(0)?, Obj::int(0)?],
+            stdlib::af_inet6()?,
+        ),
+        Err(_) => return Ok(None),
+    };
+    let family = if family.as_i64()? == 0 {
+        found
+    } else if family.equals(found)? {
+        family
+    } else {
+        return Ok(None);
+    };
+    Obj::tuple([
+        family.clone(),
+        kind.clone(),
+        proto.clone(),
+        Obj::str("")?,
+        Obj::tuple(address)?,
+    ])
+    .map(Some)
+}

@@ -5,14 +5,19 @@
 //! task. Without TLS that step is a job of its own and there is no task, unless somebody could tell: with a task
 //! factory, in debug mode, or where `create_task` is overridden, there is one.
 
+use std::cell::RefCell;
+use std::io::ErrorKind;
 use std::mem;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use aioxide_engine::socket::{self, Address};
 
 use crate::combinators::gather_all;
 use crate::coroutines::Coroutine;
 use crate::events::{EventLoop, leaves_the_loop};
 use crate::ffi::{
     Args, Builtin, Class, ClassBuilder, Native, Obj, PyRes, Raised, Ref, Slot, Visit,
-    copy_current_context, in_context, preserving_exception, while_handling,
+    copy_current_context, in_context, os_error, preserving_exception, while_handling,
 };
 use crate::tasks::close_quietly;
 use crate::waiter::create_future;
@@ -23,9 +28,10 @@ use super::connections::{
 };
 use super::descriptors::ensure_fd_no_transport;
 use super::server::{Parts, Server, as_server, new_server};
+use super::sock_native::accepts_as_usual;
 use super::steps::{Next, Steps, in_steps};
 use super::tls::{check_ssl_socket, only_with_ssl};
-use crate::selector_events::make_socket_transport;
+use crate::selector_events::{make_accepted_transport, make_socket_transport};
 
 /// Adds this file's methods.
 pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoop> {
@@ -141,6 +147,8 @@ struct Accepted {
     server: Slot,
     /// The context of the connection.
     context: Slot,
+    /// The connection and the peer's address, if there is no socket object.
+    connection: RefCell<Option<(OwnedFd, Option<Address>)>>,
 }
 
 /// Where the class is kept.
@@ -158,6 +166,7 @@ impl Native for Accepted {
         Self {
             protocol_factory: Slot::empty(),
             conn: Slot::empty(),
+            connection: RefCell::new(None),
             extra: Slot::empty(),
             server: Slot::empty(),
             context: Slot::empty(),
@@ -199,6 +208,8 @@ impl Native for Accepted {
 
 /// What came of an attempt to accept.
 enum Accept {
+    /// A descriptor and the address of the other side.
+    Native(OwnedFd, Option<Address>),
     /// A socket and the address of the other side.
     Connection(Obj, Obj),
     /// One that was given up before: there may be more.
@@ -229,6 +240,11 @@ fn accept(sock: &Obj) -> PyRes<Accept> {
         raised.discard();
         return Ok(Accept::Nothing);
     }
+    refused(raised)
+}
+
+/// What an error of `accept` means that is none of those that come and go.
+fn refused(raised: Raised) -> PyRes<Accept> {
     if !raised.is(Builtin::Os) {
         return Err(raised);
     }
@@ -248,8 +264,25 @@ fn accept(sock: &Obj) -> PyRes<Accept> {
 fn accept_connections(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes<()> {
     let sock = args.req(1);
     let backlog = args.get(4).map_or(Ok(100), Obj::as_i64)?;
+    let native = accepts_natively(this, args)?;
     for _ in 0..=backlog {
-        match accept(sock)? {
+        let outcome = match native {
+            Some(fd) => accept_natively(fd)?,
+            None => accept(sock)?,
+        };
+        match outcome {
+            Accept::Native(connection, address) => {
+                let accepted = Accepted {
+                    protocol_factory: Slot::new(args.req(0).clone()),
+                    server: args
+                        .some(3)
+                        .map_or_else(Slot::empty, |server| Slot::new(server.clone())),
+                    context: Slot::new(connection_context(args)?),
+                    connection: RefCell::new(Some((connection, address))),
+                    ..Accepted::empty()
+                };
+                this.push(run_accepted, Ref::new(accepted)?.into_obj());
+            }
             Accept::Connection(conn, address) => {
                 accepted(this, args, conn.clone(), &address)
                     .map_err(|raised| close_after(raised, &conn))?;
@@ -267,6 +300,43 @@ fn accept_connections(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes<()> {
         }
     }
     Ok(())
+}
+
+/// A connection's own copy of the server's context.
+fn connection_context(args: &Args<'_>) -> PyRes {
+    match args.some(7) {
+        Some(context) => context.method(names::copy(), []),
+        None => copy_current_context(),
+    }
+}
+
+/// The descriptor of a listening socket whose connections need no socket object before somebody asks for it: no TLS, no
+/// task, no log, and nobody's own `accept`.
+fn accepts_natively(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes<Option<i32>> {
+    let sock = args.req(1);
+    if !this.is_direct()
+        || this.task_factory.is_some()
+        || args.some(2).map_or(Ok(false), Obj::truth)?
+        || !accepts_as_usual(sock)?
+    {
+        return Ok(None);
+    }
+    let fd = i32::try_from(sock.method(names::fileno(), [])?.as_i64()?).unwrap_or(-1);
+    // Of other families the addresses are Python's to tell.
+    Ok(matches!(socket::local_address(fd), Ok(Some(_))).then_some(fd))
+}
+
+/// Accepts a connection without a socket object.
+fn accept_natively(fd: i32) -> PyRes<Accept> {
+    let error = match socket::accept(fd) {
+        Ok((connection, address)) => return Ok(Accept::Native(connection, address)),
+        Err(error) => error,
+    };
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::Interrupted => Ok(Accept::Nothing),
+        ErrorKind::ConnectionAborted => Ok(Accept::Aborted),
+        _ => refused(os_error(&error)),
+    }
 }
 
 /// Accepts no more for a second, since the socket stays readable.
@@ -304,10 +374,7 @@ fn accepted(this: &Ref<EventLoop>, args: &Args<'_>, conn: Obj, address: &Obj) ->
     conn.method(names::setblocking(), [&Obj::bool(false)])?;
     let extra = Obj::dict()?;
     extra.set_item(names::peername(), address)?;
-    let context = match args.some(7) {
-        Some(context) => context.method(names::copy(), [])?,
-        None => copy_current_context()?,
-    };
+    let context = connection_context(args)?;
     let kept = |index: usize| args.get(index).cloned().unwrap_or_else(Obj::none);
     let with_ssl = args.some(2).map_or(Ok(false), Obj::truth)?;
     if !with_ssl && this.is_direct() && this.task_factory.is_none() {
@@ -317,6 +384,7 @@ fn accepted(this: &Ref<EventLoop>, args: &Args<'_>, conn: Obj, address: &Obj) ->
             extra: Slot::new(extra),
             server: Slot::new(kept(3)),
             context: Slot::new(context),
+            connection: RefCell::new(None),
         })?;
         this.push(run_accepted, accepted.into_obj());
         return Ok(());
@@ -344,6 +412,10 @@ fn run_accepted(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
     let Some(accepted) = ACCEPTED.exact(&object) else {
         return Ok(());
     };
+    let connection = accepted.connection.borrow_mut().take();
+    if let Some((connection, address)) = connection {
+        return arrived(loop_, accepted, connection, address);
+    }
     let Some(conn) = accepted.conn.take() else {
         return Ok(());
     };
@@ -361,6 +433,52 @@ fn run_accepted(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
             Err(raised) => report(loop_, raised, protocol.as_ref(), None),
         }
     })
+}
+
+/// Makes protocol and transport of an accepted descriptor, which is closed on an error.
+fn arrived(
+    loop_: &Ref<EventLoop>,
+    accepted: &Ref<Accepted>,
+    connection: OwnedFd,
+    address: Option<Address>,
+) -> PyRes<()> {
+    let server = accepted.server.get();
+    let is_closed = || {
+        server
+            .as_ref()
+            .and_then(as_server)
+            .is_some_and(|server| server.is_closed())
+    };
+    if is_closed() {
+        return Ok(());
+    }
+    let context = accepted.context.get_or_none();
+    in_context(&context, || {
+        let mut protocol = None;
+        let made = accepted.protocol_factory.get_or_none().call([]);
+        let outcome = made.and_then(|made| {
+            let made = protocol.insert(made);
+            if is_closed() {
+                // The factory closed it, so that no transport may come any more.
+                return Err(closed_by_factory());
+            }
+            ensure_fd_no_transport(loop_, &Obj::int(connection.as_raw_fd().into())?)?;
+            make_accepted_transport(
+                loop_,
+                connection,
+                address,
+                made,
+                server.as_ref(),
+                context.clone(),
+            )
+        });
+        outcome.or_else(|raised| report(loop_, raised, protocol.as_ref(), None))
+    })
+}
+
+/// The error of a factory that closed its server.
+fn closed_by_factory() -> Raised {
+    Builtin::Runtime.raise("the server was closed by its protocol factory")
 }
 
 impl Arrival {
@@ -392,7 +510,7 @@ impl Arrival {
         let made = protocol.insert(self.protocol_factory.call([])?);
         if as_server(&self.server).is_some_and(|server| server.is_closed()) {
             // The factory closed it, so that no transport may come any more.
-            return Err(Builtin::Runtime.raise("the server was closed by its protocol factory"));
+            return Err(closed_by_factory());
         }
         let none = Obj::none();
         if let Some(tls) = tls {

@@ -407,7 +407,7 @@ fn resolve(loop_: &Ref<EventLoop>, sock: &Obj, address: &Obj) -> PyRes<Resolved>
         proto.clone(),
     ];
     all.extend(part(address, 2, None)?.items()?);
-    let info = stdlib::ipaddr_info()?.call_args(&all)?;
+    let info = super::resolver::ip_address_info(&all)?;
     if !info.is_none() {
         let [_, _, _, _, address] = unpack(&info)?;
         return Ok(Resolved::Address(address));

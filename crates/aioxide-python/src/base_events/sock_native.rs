@@ -39,6 +39,28 @@ fn is_untouched(sock: &Obj) -> PyRes<bool> {
     Ok(true)
 }
 
+/// The version of `socket.socket` whose `accept` was seen to be its own; 0 is none.
+static OWN_ACCEPT: GilCell<u32> = GilCell::new(0);
+
+/// Is `sock` exactly a `socket.socket` whose `accept` is the one that Python came with?
+pub(super) fn accepts_as_usual(sock: &Obj) -> PyRes<bool> {
+    let class = stdlib::socket_class()?;
+    if !sock.is_exactly(class) {
+        return Ok(false);
+    }
+    let version = sock.class_version();
+    if version != 0 && version == OWN_ACCEPT.get() {
+        return Ok(true);
+    }
+    let accept = class.getattr(names::accept())?;
+    let usual = accept.is_exactly(stdlib::function_type()?)
+        && accept.getattr_str("__module__")?.equals(names::socket())?;
+    if usual {
+        OWN_ACCEPT.set(sock.class_version());
+    }
+    Ok(usual)
+}
+
 /// The descriptor of a socket that may be used without its methods, asked anew for each call.
 fn descriptor(sock: &Obj) -> PyRes<Option<i32>> {
     if !sock.is_exactly(stdlib::socket_class()?) || !is_untouched(sock)? {

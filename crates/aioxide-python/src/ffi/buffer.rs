@@ -57,8 +57,8 @@ impl Obj {
         }
         // SAFETY: the memory of a live `bytes`, as long as it is borrowed.
         Some(unsafe {
-            let len = usize::try_from(ffi::PyBytes_Size(self.raw())).unwrap_or(0);
-            std::slice::from_raw_parts(ffi::PyBytes_AsString(self.raw()).cast(), len)
+            let len = usize::try_from(ffi::Py_SIZE(self.raw())).unwrap_or(0);
+            std::slice::from_raw_parts(ffi::PyBytes_AS_STRING(self.raw()).cast(), len)
         })
     }
 

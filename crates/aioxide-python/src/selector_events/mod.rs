@@ -7,7 +7,7 @@ mod transport;
 
 use crate::ffi::PyRes;
 
-pub(crate) use transport::make_socket_transport;
+pub(crate) use transport::{make_accepted_transport, make_socket_transport};
 
 /// Makes the classes.
 pub(crate) fn init() -> PyRes<()> {

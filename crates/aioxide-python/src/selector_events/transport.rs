@@ -16,12 +16,15 @@
 //! while Python code can run: it holds exact `bytes` and copies alone.
 
 use std::cell::{Cell, RefCell};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 
 use aioxide_engine::socket::{self, Address};
 use aioxide_engine::write_buffer::WriteBuffer;
 
 use crate::addresses::to_python;
-use crate::events::{Direction, EventLoop, Handle, LoopRef, leaves_the_loop, run_handle};
+use crate::events::{
+    Direction, EventLoop, Handle, LoopRef, READ_BUFFER, leaves_the_loop, run_handle,
+};
 use crate::ffi::{
     Buffer, Builtin, Class, ClassBuilder, Layout, Native, Obj, PyRes, Raised, Ref, Slot, Visit,
     finally, in_context, os_error, os_error_instance, warn_resource, while_handling,
@@ -59,6 +62,9 @@ enum Delivery {
     Stream,
 }
 
+/// The size of the smallest read that a transport makes room for in advance, instead of copying it from the loop's buffer.
+const LARGE_READ: usize = 32 * 1024;
+
 /// A transport's names, looked up when it was made.
 struct Ends {
     /// The socket's own address.
@@ -71,8 +77,10 @@ struct Ends {
 pub(crate) struct StreamTransport {
     /// The loop; empty after `connection_lost`.
     loop_: Slot<Ref<EventLoop>>,
-    /// The socket; empty once it is closed.
+    /// The socket; empty once it is closed, and before somebody asks for that of an accepted connection.
     sock: Slot,
+    /// The descriptor of an accepted connection, until there is a socket that owns it.
+    owned: RefCell<Option<OwnedFd>>,
     /// The socket's descriptor, also when it is closed.
     fd: Cell<i32>,
     /// The protocol; empty after `connection_lost`.
@@ -105,6 +113,8 @@ pub(crate) struct StreamTransport {
     paused: Cell<bool>,
     /// Was `write_eof` called?
     eof: Cell<bool>,
+    /// How much the last read brought.
+    last_read: Cell<usize>,
     /// What `sendfile` waits for: an empty buffer.
     empty_waiter: Slot,
 }
@@ -125,6 +135,7 @@ impl Native for StreamTransport {
         Self {
             loop_: Slot::empty(),
             sock: Slot::empty(),
+            owned: RefCell::new(None),
             fd: Cell::new(-1),
             protocol: Slot::empty(),
             protocol_connected: Cell::new(false),
@@ -141,6 +152,7 @@ impl Native for StreamTransport {
             closing: Cell::new(false),
             paused: Cell::new(false),
             eof: Cell::new(false),
+            last_read: Cell::new(0),
             empty_waiter: Slot::empty(),
         }
     }
@@ -166,12 +178,12 @@ impl Native for StreamTransport {
     }
 
     fn needs_finalizer(&self) -> bool {
-        self.sock.is_some()
+        self.is_open()
     }
 
     fn finalize(this: &Ref<Self>) {
         // The collector asks for every object.
-        if this.sock.is_none() {
+        if !this.is_open() {
             return;
         }
         let warned = this
@@ -181,15 +193,17 @@ impl Native for StreamTransport {
         if let Err(raised) = warned {
             raised.write_unraisable(Some(this.obj()));
         }
-        let Some(sock) = this.sock.take() else {
-            return;
-        };
-        let ended = sock
-            .method(names::close(), [])
-            .and_then(|_| this.detach_server());
+        let ended = this.close_socket().and_then(|()| this.detach_server());
         if let Err(raised) = ended {
             raised.write_unraisable(Some(this.obj()));
         }
+    }
+}
+
+impl StreamTransport {
+    /// Is the socket still open?
+    fn is_open(&self) -> bool {
+        self.sock.is_some() || self.owned.borrow().is_some()
     }
 }
 
@@ -216,25 +230,34 @@ pub(crate) fn make_socket_transport(
         ..StreamTransport::empty()
     })?;
     this.note_names(sock, extra)?;
-    this.set_protocol(protocol)?;
-    if let Some(server) = server {
-        server.method(names::attach(), [this.obj()])?;
-    }
-    loop_.note_transport(fd, this.obj())?;
-    // Small writes are sent at once. Fails for other sockets than those of TCP, which do so anyway.
-    let _ = socket::set_nodelay(fd);
-    this.call_soon(
-        loop_,
-        &protocol.getattr(names::connection_made())?,
-        &[this.obj().clone()],
-    )?;
-    let waiter = waiter.cloned().unwrap_or_else(Obj::none);
-    this.call_soon(
-        loop_,
-        &this.obj().getattr(names::private_begin())?,
-        &[waiter],
-    )?;
+    this.start(loop_, protocol, waiter)?;
     Ok(this.into_obj())
+}
+
+/// Makes the transport of a connection that was just accepted, without a socket object: it is made when somebody asks.
+pub(crate) fn make_accepted_transport(
+    loop_: &Ref<EventLoop>,
+    connection: OwnedFd,
+    peername: Option<Address>,
+    protocol: &Obj,
+    server: Option<&Obj>,
+    context: Obj,
+) -> PyRes<()> {
+    let fd = connection.as_raw_fd();
+    let ends = Ends {
+        sockname: socket::local_address(fd).ok().flatten(),
+        peername,
+    };
+    let this = Ref::new(StreamTransport {
+        loop_: Slot::new(loop_.clone()),
+        owned: RefCell::new(Some(connection)),
+        fd: Cell::new(fd),
+        ends: RefCell::new(Some(Box::new(ends))),
+        context: Slot::new(context),
+        server: server.map_or_else(Slot::empty, |server| Slot::new(server.clone())),
+        ..StreamTransport::empty()
+    })?;
+    this.start(loop_, protocol, None)
 }
 
 impl Ref<StreamTransport> {
@@ -243,6 +266,58 @@ impl Ref<StreamTransport> {
         self.loop_
             .get()
             .ok_or_else(|| Raised::runtime_error("the transport is closed"))
+    }
+
+    /// What every new transport begins with.
+    fn start(&self, loop_: &Ref<EventLoop>, protocol: &Obj, waiter: Option<&Obj>) -> PyRes<()> {
+        self.set_protocol(protocol)?;
+        if let Some(server) = self.server.get() {
+            server.method(names::attach(), [self.obj()])?;
+        }
+        loop_.note_transport(self.fd.get(), self.obj())?;
+        // Small writes are sent at once. Fails for other sockets than those of TCP, which do so anyway.
+        let _ = socket::set_nodelay(self.fd.get());
+        self.call_soon(
+            loop_,
+            &protocol.getattr(names::connection_made())?,
+            &[self.obj().clone()],
+        )?;
+        if waiter.is_none() && loop_.is_direct() {
+            loop_.push(begin_job, self.obj().clone());
+            return Ok(());
+        }
+        let waiter = waiter.cloned().unwrap_or_else(Obj::none);
+        let begin = self.obj().getattr(names::private_begin())?;
+        self.call_soon(loop_, &begin, &[waiter])
+    }
+
+    /// The socket, made now if nobody needed it before; `None` once it is closed.
+    fn current_sock(&self) -> PyRes<Option<Obj>> {
+        if self.owned.borrow().is_none() {
+            return Ok(self.sock.get());
+        }
+        let fd = Obj::int(self.fd.get().into())?;
+        let sock = stdlib::socket_class()?.call_kw(&[], &[(names::fileno(), &fd)])?;
+        // It owns the descriptor from now on; to make it may have run any code, which may have been here.
+        if let Some(connection) = self.owned.borrow_mut().take() {
+            let _ = connection.into_raw_fd();
+            self.sock.set(sock.clone());
+        } else {
+            sock.method(names::socket_detach(), [])?;
+            return Ok(self.sock.get());
+        }
+        sock.method(names::setblocking(), [&Obj::bool(false)])?;
+        Ok(Some(sock))
+    }
+
+    /// Closes the socket.
+    fn close_socket(&self) -> PyRes<()> {
+        let connection = self.owned.borrow_mut().take();
+        drop(connection);
+        match self.sock.take() {
+            Some(sock) => sock.method(names::close(), []).map(drop),
+            None => Ok(()),
+        }
     }
 
     /// The protocol as an object.
@@ -360,21 +435,36 @@ impl Ref<StreamTransport> {
             return Ok(extra);
         }
         let extra = Obj::dict()?;
+        let sock = match self.current_sock()? {
+            Some(sock) => sock,
+            None => closed_socket()?,
+        };
+        let wrapped = stdlib::transport_socket()?.call([&sock])?;
+        extra.set_item(names::socket(), &wrapped)?;
         let ends = self.ends.borrow_mut().take();
-        if let Some(ends) = ends {
-            if let Some(sock) = self.sock.get() {
-                let wrapped = stdlib::transport_socket()?.call([&sock])?;
-                extra.set_item(names::socket(), &wrapped)?;
-            }
-            extra.set_item(names::sockname(), &to_python(ends.sockname.as_ref())?)?;
-            extra.set_item(names::peername(), &to_python(ends.peername.as_ref())?)?;
-        }
+        let (sockname, peername) = ends.map_or((None, None), |ends| (ends.sockname, ends.peername));
+        extra.set_item(names::sockname(), &to_python(sockname.as_ref())?)?;
+        extra.set_item(names::peername(), &to_python(peername.as_ref())?)?;
         self.extra.set(extra.clone());
         Ok(extra)
     }
 
+    /// One of the addresses, as long as nobody needed the whole dict.
+    fn known_end(&self, name: &Obj) -> PyRes<Option<Obj>> {
+        let address = match self.ends.borrow().as_deref() {
+            None => return Ok(None),
+            Some(ends) if name.is(names::peername()) => ends.peername.clone(),
+            Some(ends) if name.is(names::sockname()) => ends.sockname.clone(),
+            Some(_) => return Ok(None),
+        };
+        to_python(address.as_ref()).map(Some)
+    }
+
     /// `get_extra_info`.
     fn extra_info(&self, name: &Obj, default: Obj) -> PyRes {
+        if let Some(address) = self.known_end(name)? {
+            return Ok(address);
+        }
         if name.equals(names::socket())? {
             // What was written before must not come after what the caller does with the socket.
             self.flush_now()?;
@@ -385,7 +475,7 @@ impl Ref<StreamTransport> {
     /// `__repr__`.
     fn text(&self) -> PyRes<String> {
         let mut words = vec![self.obj().class_name()];
-        if self.sock.is_none() {
+        if !self.is_open() {
             words.push(String::from("closed"));
         } else if self.closing.get() {
             words.push(String::from("closing"));
@@ -581,15 +671,24 @@ impl Ref<StreamTransport> {
     /// Receives for `data_received`.
     #[inline]
     fn receive_data(&self, loop_: &Ref<EventLoop>) -> PyRes<()> {
-        let received = loop_.with_read_buffer(|buffer| {
-            let count = socket::recv(self.fd.get(), buffer)?;
-            Ok::<_, std::io::Error>(Obj::bytes(&buffer[..count]))
-        });
+        let fd = self.fd.get();
+        let received = if self.last_read.get() < LARGE_READ {
+            loop_.with_read_buffer(|buffer| {
+                let count = socket::recv(fd, buffer)?;
+                Ok::<_, std::io::Error>(Obj::bytes(&buffer[..count]))
+            })
+        } else {
+            // Perf: "receive, protocol". Much is likely to be there again: received where it stays.
+            let size = (2 * self.last_read.get()).min(READ_BUFFER);
+            Obj::bytes_with(size, |room| socket::recv_uninit(fd, room))?.map(Ok)
+        };
         let data = match received {
             Ok(data) => data?,
             Err(error) => return self.receive_failed(&error),
         };
-        if data.as_bytes().is_some_and(<[u8]>::is_empty) {
+        let count = data.as_bytes().map_or(0, <[u8]>::len);
+        self.last_read.set(count);
+        if count == 0 {
             return self.received_eof();
         }
         let Some(protocol) = self.protocol.get() else {
@@ -786,6 +885,30 @@ impl Ref<StreamTransport> {
         Ok(())
     }
 
+    /// Sends everything, if that can be done without telling anybody. Is all done?
+    #[inline]
+    fn flush_quietly(&self) -> bool {
+        if self.conn_lost.get() != 0
+            || self.watched.get()
+            || self.closing.get()
+            || self.eof.get()
+            || self.empty_waiter.is_some()
+        {
+            return false;
+        }
+        let mut buffer = self.buffer.borrow_mut();
+        // An error comes again when it is sent again, to be reported then.
+        let Ok(sent) = buffer.peek(|pieces| pieces.send(self.fd.get())) else {
+            return false;
+        };
+        buffer.advance(sent);
+        let done = buffer.is_empty();
+        if done {
+            self.deferred.set(false);
+        }
+        done
+    }
+
     /// Sends what the socket takes; the rest waits for room.
     fn flush(&self) -> PyRes<()> {
         self.deferred.set(false);
@@ -973,12 +1096,7 @@ impl Ref<StreamTransport> {
             _ => Ok(()),
         };
         finally(told, || {
-            // Names are asked for after the end, too.
-            self.extra_dict()?;
-            let closed = match self.sock.take() {
-                Some(sock) => sock.method(names::close(), []).map(drop),
-                None => Ok(()),
-            };
+            let closed = self.close_socket();
             if let Some(loop_) = self.loop_.take() {
                 loop_.forget_transport(self.fd.get(), self.obj());
             }
@@ -1025,6 +1143,21 @@ impl Ref<StreamTransport> {
     }
 }
 
+/// A job: `connection_made` was called, and nobody waits for that.
+fn begin_job(_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
+    match CLASS.cast(&object) {
+        Some(this) => this.begin(&Obj::none()),
+        None => Ok(()),
+    }
+}
+
+/// A socket object that is closed, for who asks too late.
+fn closed_socket() -> PyRes {
+    let sock = stdlib::socket_class()?.call([])?;
+    sock.method(names::close(), [])?;
+    Ok(sock)
+}
+
 /// A job: the descriptor can be read.
 pub(crate) fn read_ready(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
     match CLASS.cast(&object) {
@@ -1045,7 +1178,7 @@ fn write_ready(_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
 fn flush_job(_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
     match CLASS.cast(&object) {
         // A close, an abort or a look at the buffer may have been first.
-        Some(this) if this.deferred.get() => {
+        Some(this) if this.deferred.get() && !this.flush_quietly() => {
             in_context(&this.current_context()?, || this.flush_now())
         }
         _ => Ok(()),
@@ -1231,7 +1364,7 @@ fn private(builder: ClassBuilder<StreamTransport>) -> ClassBuilder<StreamTranspo
         })
         .getter("_sock", |this| {
             this.flush_now()?;
-            Ok(this.sock.get())
+            this.current_sock()
         })
         .getter("_sock_fd", |this| Obj::int(this.fd.get().into()))
         .getter("_loop", |this| Ok(this.loop_.get().map(Ref::into_obj)))
