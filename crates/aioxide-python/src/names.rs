@@ -244,7 +244,6 @@ names! {
     sock_sendfile,
     socket,
     socket_getaddrinfo = "socket.getaddrinfo",
-    socket_type = "type",
     sockets,
     sockname,
     source_traceback,
