@@ -26,7 +26,7 @@ export PYO3_PYTHON = $(abspath $(BIN)/python)
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help install build run test test-rust test-py conformance bench stress memcheck lint fix miri loom clean
+.PHONY: help install build run test test-rust test-py conformance bench stress memcheck lint fix miri loom fuzz clean
 
 help: ## List the targets
 	@echo "make TARGET [PYTHON=python3.13] [ARGS='...']"
@@ -102,6 +102,9 @@ miri: ## Run the engine's unit tests under Miri (needs a nightly toolchain)
 
 loom: ## Try every interleaving of the engine's threads
 	RUSTFLAGS="--cfg loom $(RUSTFLAGS)" CARGO_TARGET_DIR=target/loom cargo test -p aioxide-engine --test loom --release $(ARGS)
+
+fuzz: ## Feed the engine's buffers random operations, each for AIOXIDE_FUZZ_SECONDS (60)
+	AIOXIDE_FUZZ_SECONDS=$${AIOXIDE_FUZZ_SECONDS:-60} cargo test -p aioxide-engine $(LOCKED) --test 'fuzz_*' --release -- --nocapture $(ARGS)
 
 clean: ## Remove everything that was built or installed
 	rm -rf .venv target .pytest_cache .mypy_cache .ruff_cache

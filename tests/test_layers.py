@@ -101,17 +101,18 @@ def module_of(file: pathlib.PurePosixPath) -> str:
 def layers(crate: str) -> dict[str, list[str]]:
     """The modules of a crate in the documented order, each with its parts.
 
-    A layer is a numbered item below the heading of its crate: module, colon, parts, two dashes, remark.
+    Below the heading of its crate each layer is a module, perhaps a colon and its parts, perhaps two dashes and a remark;
+    semicolons stand between them.
     """
     section = re.search(
-        rf"^#+ Modules of `{crate}`$(?P<lines>.*?)(?=^#)",
+        rf"^#+ Modules of `{crate}`$\n\n(?P<list>.*?)\n\n",
         ARCHITECTURE.read_text(encoding="utf-8"),
         re.MULTILINE | re.DOTALL,
     )
     assert section, f"ARCHITECTURE.md has no heading 'Modules of `{crate}`'"
     found = {}
-    for line in re.findall(r"^\d+\. .*(?:\n {2,}.*)*", section["lines"], re.MULTILINE):
-        name, *parts = re.findall(r"`([\w/]+)`", line.partition(" -- ")[0])
+    for layer in section["list"].split(";"):
+        name, *parts = re.findall(r"`([\w/]+)`", re.split(r"\s--\s", layer)[0])
         found[name] = parts
     return found
 

@@ -443,7 +443,7 @@ impl Ref<EventLoop> {
 
     /// Remembers the transport of a descriptor, which nobody else may watch then.
     pub(crate) fn note_transport(&self, fd: i32, transport: &Obj) -> PyRes<()> {
-        let weak = stdlib::weak_reference()?.call([transport])?;
+        let weak = transport.weak_reference()?;
         let previous = self.transports.borrow_mut().insert(fd, weak);
         drop(previous);
         Ok(())
@@ -453,7 +453,7 @@ impl Ref<EventLoop> {
     pub(crate) fn transport_of(&self, fd: i32) -> PyRes<Option<Obj>> {
         let known = self.transports.borrow().get(&fd).cloned();
         match known {
-            Some(weak) => Ok(Some(weak.call([])?).filter(|transport| !transport.is_none())),
+            Some(weak) => weak.referent(),
             None => Ok(None),
         }
     }

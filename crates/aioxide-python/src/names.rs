@@ -245,7 +245,6 @@ names! {
     socket,
     socket_detach = "detach",
     socket_getaddrinfo = "socket.getaddrinfo",
-    socket_type = "type",
     sockets,
     sockname,
     source_traceback,

@@ -170,8 +170,6 @@ imported! {
     has_ipv6 = "asyncio.base_events", "_HAS_IPv6";
     /// `socket.socket`.
     socket_class = "socket", "socket";
-    /// `_socket.socket`, the part of it that is written in C.
-    socket_base = "_socket", "socket";
     /// `socket.AF_INET`.
     af_inet = "socket", "AF_INET";
     /// `socket.AF_INET6`.
@@ -276,14 +274,8 @@ imported! {
     limit_overrun_error = "asyncio.exceptions", "LimitOverrunError";
     /// `tuple`.
     tuple = "builtins", "tuple";
-    /// `operator.mul`.
-    multiply = "operator", "mul";
-    /// `operator.floordiv`.
-    floor_divide = "operator", "floordiv";
     /// `os.set_blocking`.
     set_blocking = "os", "set_blocking";
-    /// `weakref.ref`.
-    weak_reference = "weakref", "ref";
 }
 
 /// asyncio's logger, looked up where the loop's own code in CPython would find it.

@@ -10,6 +10,7 @@ use crate::waiter::create_future;
 use crate::{names, staggered, stdlib};
 
 use super::descriptors::ensure_fd_no_transport;
+use super::sock_calls::{part, unpack};
 use super::steps::{Next, Steps, in_steps};
 use super::tls::{check_ssl_socket, only_with_ssl};
 use crate::selector_events::make_socket_transport;
@@ -110,13 +111,7 @@ pub(super) fn ensure_resolved(
     wanted: [&Obj; 4],
 ) -> PyRes<Resolved> {
     let [family, kind, proto, flags] = wanted;
-    let parts = address.items()?;
-    let [host, port, rest @ ..] = &parts[..] else {
-        return Err(Raised::value_error(&format!(
-            "not enough values to unpack (expected 2, got {})",
-            parts.len()
-        )));
-    };
+    let [host, port] = unpack(&part(address, 0, Some(2))?)?;
     let mut known = vec![
         host.clone(),
         port.clone(),
@@ -124,7 +119,7 @@ pub(super) fn ensure_resolved(
         kind.clone(),
         proto.clone(),
     ];
-    known.extend_from_slice(rest);
+    known.extend(part(address, 2, None)?.items()?);
     let info = super::resolver::ip_address_info(&known)?;
     if !info.is_none() {
         return Obj::list([info]).map(Resolved::Now);
@@ -133,7 +128,7 @@ pub(super) fn ensure_resolved(
         .obj()
         .method_kw(
             names::getaddrinfo(),
-            &[host, port],
+            &[&host, &port],
             &[
                 (names::family(), family),
                 (names::type_(), kind),

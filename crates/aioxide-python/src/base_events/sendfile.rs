@@ -194,7 +194,7 @@ fn check_parameters(sock: &Obj, file: &Obj, offset: &Obj, count: &Obj) -> PyRes<
         return Err(Raised::value_error("file should be opened in binary mode"));
     }
     if !sock
-        .getattr(names::socket_type())?
+        .getattr(names::type_())?
         .equals(stdlib::sock_stream()?)?
     {
         return Err(Raised::value_error(

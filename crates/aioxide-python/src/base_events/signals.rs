@@ -65,8 +65,11 @@ pub(super) fn init() -> PyRes<()> {
         let Some(reference) = this.loop_.get() else {
             return Ok(Obj::none());
         };
-        let loop_ = reference.call([])?;
-        if let (Some(loop_), Some(sig)) = (EventLoop::class().cast(&loop_), args.first()) {
+        let loop_ = reference.referent()?;
+        let loop_ = loop_
+            .as_ref()
+            .and_then(|loop_| EventLoop::class().cast(loop_));
+        if let (Some(loop_), Some(sig)) = (loop_, args.first()) {
             relay(loop_, sig)?;
         }
         Ok(Obj::none())
@@ -124,7 +127,7 @@ fn add(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes<()> {
     this.signal_handlers.set(handlers.clone());
     handlers.set_item(sig, handle.obj())?;
     let relay = Ref::new(Relay {
-        loop_: Slot::new(stdlib::weak_reference()?.call([this.obj()])?),
+        loop_: Slot::new(this.obj().weak_reference()?),
     })?;
     let installed = stdlib::signal_function()?
         .call([sig, relay.obj()])

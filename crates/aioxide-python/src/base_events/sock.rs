@@ -11,8 +11,9 @@ use crate::ffi::{
 };
 use crate::{names, stdlib};
 
+use super::connections::{Resolved, ensure_resolved};
 use super::sock_calls::{
-    Accept, Connect, Recv, RecvFrom, RecvFromInto, RecvInto, SendAll, SendTo, part, unpack,
+    Accept, Connect, Recv, RecvFrom, RecvFromInto, RecvInto, SendAll, SendTo, unpack,
 };
 use super::sock_wait::{Operation, Wait};
 
@@ -285,9 +286,16 @@ impl SockConnect {
         if !is_internet(&sock)? {
             return self.connect(&sock, address);
         }
-        match resolve(&self.loop_, &sock, &address)? {
-            Resolved::Address(address) => self.connect(&sock, address),
-            Resolved::Lookup(lookup) => {
+        let wanted = [
+            &sock.getattr(names::family())?,
+            &sock.getattr(names::type_())?,
+            &sock.getattr(names::proto())?,
+            &Obj::int(0)?,
+        ];
+        match ensure_resolved(&self.loop_, &address, wanted)? {
+            Resolved::Now(infos) => self.connect(&sock, first_address(&infos)?),
+            Resolved::Later(awaitable) => {
+                let lookup = Delegate::new(&awaitable)?;
                 let sent = lookup.resume(Resume::Send)?;
                 self.resolving(sent, sock, lookup)
             }
@@ -301,10 +309,7 @@ impl SockConnect {
                 self.step = ConnectStep::Resolving { sock, lookup };
                 Ok(Sent::Yield(value))
             }
-            Sent::Return(found) => {
-                let [_, _, _, _, address] = unpack(&found.item(&Obj::int(0)?)?)?;
-                self.connect(&sock, address)
-            }
+            Sent::Return(infos) => self.connect(&sock, first_address(&infos)?),
         }
     }
 
@@ -373,6 +378,12 @@ impl Machine for SockConnect {
     }
 }
 
+/// The address in the first of the results of a look-up.
+fn first_address(infos: &Obj) -> PyRes {
+    let [_, _, _, _, address] = unpack(&infos.item(&Obj::int(0)?)?)?;
+    Ok(address)
+}
+
 /// Is it a socket whose addresses name a host?
 fn is_internet(sock: &Obj) -> PyRes<bool> {
     let family = sock.getattr(names::family())?;
@@ -383,44 +394,4 @@ fn is_internet(sock: &Obj) -> PyRes<bool> {
         stdlib::has_ipv6()?.truth()?
             && sock.getattr(names::family())?.equals(stdlib::af_inet6()?)?,
     )
-}
-
-/// What `resolve` gives.
-enum Resolved {
-    /// The address: its host was one already.
-    Address(Obj),
-    /// The call of `getaddrinfo`, to be awaited.
-    Lookup(Delegate),
-}
-
-/// `_ensure_resolved`: an address whose host is a number is its own answer, others are looked up by the loop.
-fn resolve(loop_: &Ref<EventLoop>, sock: &Obj, address: &Obj) -> PyRes<Resolved> {
-    let family = sock.getattr(names::family())?;
-    let kind = sock.getattr(names::socket_type())?;
-    let proto = sock.getattr(names::proto())?;
-    let [host, port] = unpack(&part(address, 0, Some(2))?)?;
-    let mut all = vec![
-        host.clone(),
-        port.clone(),
-        family.clone(),
-        kind.clone(),
-        proto.clone(),
-    ];
-    all.extend(part(address, 2, None)?.items()?);
-    let info = super::resolver::ip_address_info(&all)?;
-    if !info.is_none() {
-        let [_, _, _, _, address] = unpack(&info)?;
-        return Ok(Resolved::Address(address));
-    }
-    let lookup = loop_.obj().method_kw(
-        names::getaddrinfo(),
-        &[&host, &port],
-        &[
-            (names::family(), &family),
-            (names::socket_type(), &kind),
-            (names::proto(), &proto),
-            (names::flags(), &Obj::int(0)?),
-        ],
-    )?;
-    Delegate::new(&lookup).map(Resolved::Lookup)
 }

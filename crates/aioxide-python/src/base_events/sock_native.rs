@@ -22,7 +22,7 @@ fn is_untouched(sock: &Obj) -> PyRes<bool> {
     if version != 0 && version == UNTOUCHED.get() {
         return Ok(true);
     }
-    let (class, base) = (stdlib::socket_class()?, stdlib::socket_base()?);
+    let (class, base) = (stdlib::socket_class()?, stdlib::c_socket_class()?);
     for name in [
         names::recv(),
         names::recv_into(),

@@ -1532,9 +1532,7 @@ unsafe fn destroy<T: Native>(raw: *mut ffi::PyObject) {
         if !word_at(raw, (*kind).tp_weaklistoffset).is_null() {
             ffi::PyObject_ClearWeakRefs(raw);
         }
-        if T::LAYOUT != Layout::Future {
-            clear_head::<T>(raw);
-        } else {
+        if T::LAYOUT == Layout::Future {
             let attributes = has_attributes(raw, kind);
             if attributes || !base_is_clean(raw) {
                 clear_head::<T>(raw);
@@ -1545,6 +1543,8 @@ unsafe fn destroy<T: Native>(raw: *mut ffi::PyObject) {
                     .cast::<[usize; BASE_WORDS]>()
                     .write([0; BASE_WORDS]);
             }
+        } else {
+            clear_head::<T>(raw);
         }
     }
     // SAFETY: the payload is dropped once; nobody can reach the object any more.

@@ -1,5 +1,5 @@
-//! What kinds of transports have in common: protocol, extra information, the context of callbacks, the water marks of
-//! the write buffer, and how errors are reported.
+//! What kinds of transports have in common: protocol, extra information, the context of callbacks, what the selector
+//! watches, how errors are reported, and the end. That of streams keeps its own parts and shares the reports.
 //!
 //! A transport schedules the callbacks of its life (`connection_made`, `connection_lost`) through the loop's `call_soon`;
 //! what runs at each datagram or piece of data is a job of the selector without a handle. Each of them runs in the
@@ -7,15 +7,17 @@
 
 use std::cell::Cell;
 
-use crate::events::{EventLoop, Handle, LoopRef, leaves_the_loop, report_callback_error};
+use crate::events::{
+    Direction, EventLoop, Handle, JobBody, LoopRef, leaves_the_loop, report_callback_error,
+};
 use crate::ffi::{
     Builtin, ClassBuilder, Native, Obj, PyRes, Raised, Ref, Slot, Visit, copy_current_context,
-    in_context, while_handling,
+    finally, in_context, warn_resource, while_handling,
 };
 use crate::{names, stdlib};
 
 /// How many writes to a lost connection pass without a word: `LOG_THRESHOLD_FOR_CONNLOST_WRITES`.
-const QUIET_WRITES: u64 = 5;
+const QUIET_WRITES: u32 = 5;
 
 /// What every transport has.
 pub(crate) struct Parts {
@@ -27,10 +29,16 @@ pub(crate) struct Parts {
     context: Slot,
     /// The dict behind `get_extra_info`.
     extra: Slot,
+    /// The descriptor, also when it is closed.
+    pub fd: Cell<i32>,
+    /// Does the selector watch for something to read?
+    pub reading: Cell<bool>,
+    /// Does it watch for room to write?
+    pub writing: Cell<bool>,
     /// Was it closed, or is it about to be?
     pub closing: Cell<bool>,
     /// Counts errors and, after the first, writes that went nowhere.
-    pub conn_lost: Cell<u64>,
+    pub conn_lost: Cell<u32>,
 }
 
 impl Parts {
@@ -41,20 +49,23 @@ impl Parts {
             protocol: Slot::empty(),
             context: Slot::empty(),
             extra: Slot::empty(),
+            fd: Cell::new(-1),
+            reading: Cell::new(false),
+            writing: Cell::new(false),
             closing: Cell::new(false),
             conn_lost: Cell::new(0),
         }
     }
 
     /// The parts of a new transport, with a copy of the current context.
-    pub(crate) fn new(loop_: &Ref<EventLoop>, protocol: &Obj, extra: Obj) -> PyRes<Self> {
+    pub(crate) fn new(loop_: &Ref<EventLoop>, fd: i32, protocol: &Obj, extra: Obj) -> PyRes<Self> {
         Ok(Self {
             loop_: Slot::new(loop_.clone()),
             protocol: Slot::new(protocol.clone()),
             context: Slot::new(copy_current_context()?),
             extra: Slot::new(extra),
-            closing: Cell::new(false),
-            conn_lost: Cell::new(0),
+            fd: Cell::new(fd),
+            ..Self::empty()
         })
     }
 
@@ -74,26 +85,54 @@ impl Parts {
         self.extra.clear();
     }
 
-    /// Counts one more write to a lost connection, and logs it once there were some.
-    pub(crate) fn count_lost_write(&self, warning: &str) -> PyRes<()> {
-        let count = self.conn_lost.get();
-        self.conn_lost.set(count + 1);
-        if count >= QUIET_WRITES {
-            stdlib::logger()?.method(names::warning(), [&Obj::str(warning)?])?;
+    /// Does the selector watch in this direction?
+    fn watched(&self, direction: Direction) -> &Cell<bool> {
+        match direction {
+            Direction::Read => &self.reading,
+            Direction::Write => &self.writing,
         }
-        Ok(())
     }
 }
 
-/// A transport.
+/// Counts one more write to a lost connection, and logs it once there were some.
+#[cold]
+pub(crate) fn count_lost_write(conn_lost: &Cell<u32>, warning: &str) -> PyRes<()> {
+    let count = conn_lost.get();
+    conn_lost.set(count.saturating_add(1));
+    if count >= QUIET_WRITES {
+        stdlib::logger()?.method(names::warning(), [&Obj::str(warning)?])?;
+    }
+    Ok(())
+}
+
+/// What stands between a loop and a protocol.
+pub(crate) trait Link: Native {
+    /// The loop, until the connection is lost.
+    fn loop_slot(&self) -> &Slot<Ref<EventLoop>>;
+
+    /// The protocol, until the connection is lost.
+    fn protocol_slot(&self) -> &Slot;
+}
+
+impl<T: Transport> Link for T {
+    fn loop_slot(&self) -> &Slot<Ref<EventLoop>> {
+        &self.parts().loop_
+    }
+
+    fn protocol_slot(&self) -> &Slot {
+        &self.parts().protocol
+    }
+}
+
+/// A transport that is made of [`Parts`].
 pub(crate) trait Transport: Native {
     /// What every transport has.
     fn parts(&self) -> &Parts;
 }
 
 /// The loop's debug mode; off for a transport that has left its loop.
-pub(crate) fn is_debug<T: Transport>(this: &Ref<T>) -> PyRes<bool> {
-    match this.parts().loop_.get() {
+fn is_debug<T: Link>(this: &Ref<T>) -> PyRes<bool> {
+    match this.loop_slot().get() {
         Some(loop_) => LoopRef::Native(loop_).debug(),
         None => Ok(false),
     }
@@ -185,15 +224,15 @@ pub(crate) fn run_ready<T: Transport>(
 }
 
 /// Tells the loop's exception handler of an error in a transport.
-fn report<T: Transport>(this: &Ref<T>, message: &str, exception: &Obj) -> PyRes<()> {
-    let Some(loop_) = this.parts().loop_.get() else {
+pub(super) fn report<T: Link>(this: &Ref<T>, message: &str, exception: &Obj) -> PyRes<()> {
+    let Some(loop_) = this.loop_slot().get() else {
         return Ok(());
     };
     let context = Obj::dict()?;
     context.set_item(names::message(), &Obj::str(message)?)?;
     context.set_item(names::exception(), exception)?;
     context.set_item(names::transport(), this.obj())?;
-    context.set_item(names::protocol(), &this.parts().protocol.get_or_none())?;
+    context.set_item(names::protocol(), &this.protocol_slot().get_or_none())?;
     while_handling(exception, || {
         loop_
             .obj()
@@ -203,7 +242,7 @@ fn report<T: Transport>(this: &Ref<T>, message: &str, exception: &Obj) -> PyRes<
 }
 
 /// The first half of `_fatal_error`: an error that `is_usual` is only worth a line in debug mode.
-pub(crate) fn report_fatal<T: Transport>(
+pub(crate) fn report_fatal<T: Link>(
     this: &Ref<T>,
     exception: &Obj,
     message: &str,
@@ -224,118 +263,93 @@ pub(crate) fn report_fatal<T: Transport>(
 }
 
 /// Logs a line about the transport, in debug mode.
-pub(crate) fn log_in_debug<T: Transport>(this: &Ref<T>, level: &Obj, text: &str) -> PyRes<()> {
+pub(crate) fn log_in_debug<T: Link>(this: &Ref<T>, level: &Obj, text: &str) -> PyRes<()> {
     if is_debug(this)? {
         stdlib::logger()?.method(level, [&Obj::str(text)?, this.obj()])?;
     }
     Ok(())
 }
 
-/// A transport with a write buffer.
-pub(crate) trait Buffered: Transport {
-    /// Its water marks.
-    fn flow(&self) -> &Flow;
-
-    /// How much is buffered, as `get_write_buffer_size` tells.
-    fn buffered(&self) -> usize;
-}
-
-/// The water marks of a write buffer. They are looked at only when something had to be buffered, so they are kept as
-/// they were given: any numbers.
-pub(crate) struct Flow {
-    /// Above this the protocol is told to pause.
-    high: Slot,
-    /// At this or below it is told to resume.
-    low: Slot,
-    /// Was it told to pause?
-    paused: Cell<bool>,
-}
-
-impl Flow {
-    /// Water marks that were not set.
-    pub(crate) const fn empty() -> Self {
-        Self {
-            high: Slot::empty(),
-            low: Slot::empty(),
-            paused: Cell::new(false),
-        }
-    }
-
-    /// asyncio's default water marks.
-    pub(crate) fn usual() -> PyRes<Self> {
-        let flow = Self::empty();
-        flow.set(None, None)?;
-        Ok(flow)
-    }
-
-    /// Shows what is held to the collector.
-    pub(crate) fn traverse(&self, visit: &mut Visit<'_>) {
-        visit.slot(&self.high);
-        visit.slot(&self.low);
-    }
-
-    /// Sets the marks; each that is missing follows from the other.
-    fn set(&self, high: Option<&Obj>, low: Option<&Obj>) -> PyRes<()> {
-        let high = match (high, low) {
-            (Some(high), _) => high.clone(),
-            (None, None) => Obj::int(64 * 1024)?,
-            (None, Some(low)) => stdlib::multiply()?.call([&Obj::int(4)?, low])?,
-        };
-        let low = match low {
-            Some(low) => low.clone(),
-            None => stdlib::floor_divide()?.call([&high, &Obj::int(4)?])?,
-        };
-        if !(high.greater_or_equal(&low)? && low.greater_or_equal(&Obj::int(0)?)?) {
-            return Err(Raised::value_error(&format!(
-                "high ({}) must be >= low ({}) must be >= 0",
-                high.repr()?,
-                low.repr()?
-            )));
-        }
-        self.high.set(high);
-        self.low.set(low);
-        Ok(())
-    }
-}
-
-/// A number of bytes as Python has it.
-fn size_object(size: usize) -> PyRes {
-    Obj::int(i64::try_from(size).unwrap_or(i64::MAX))
-}
-
-/// Tells the protocol to pause if the buffer is above the high mark.
-pub(crate) fn maybe_pause<T: Buffered>(this: &Ref<T>) -> PyRes<()> {
-    let flow = this.flow();
-    if size_object(this.buffered())?.less_or_equal(&flow.high.get_or_none())? || flow.paused.get() {
-        return Ok(());
-    }
-    flow.paused.set(true);
-    tell(this, names::pause_writing(), "pause_writing")
-}
-
-/// Tells the protocol to resume if it was told to pause and the buffer is at the low mark or below.
-pub(crate) fn maybe_resume<T: Buffered>(this: &Ref<T>) -> PyRes<()> {
-    let flow = this.flow();
-    if !flow.paused.get()
-        || !size_object(this.buffered())?.less_or_equal(&flow.low.get_or_none())?
-    {
-        return Ok(());
-    }
-    flow.paused.set(false);
-    tell(this, names::resume_writing(), "resume_writing")
-}
-
-/// Calls a method of the protocol; what it raises is reported.
-fn tell<T: Transport>(this: &Ref<T>, method: &Obj, name: &str) -> PyRes<()> {
-    let protocol = this.parts().protocol.get_or_none();
-    let Err(raised) = protocol.method(method, []) else {
+/// Has the selector run `job` when there is something to read, or room to write.
+pub(crate) fn watch<T: Transport>(this: &Ref<T>, direction: Direction, job: JobBody) -> PyRes<()> {
+    let parts = this.parts();
+    let Some(loop_) = parts.loop_.get() else {
         return Ok(());
     };
-    if leaves_the_loop(&raised) {
-        return Err(raised);
+    loop_.watch(parts.fd.get(), direction, job, this.obj().clone())?;
+    parts.watched(direction).set(true);
+    Ok(())
+}
+
+/// Ends [`watch`].
+pub(crate) fn unwatch<T: Transport>(this: &Ref<T>, direction: Direction) -> PyRes<()> {
+    let parts = this.parts();
+    if parts.watched(direction).replace(false)
+        && let Some(loop_) = parts.loop_.get()
+    {
+        loop_.unwatch(parts.fd.get(), direction)?;
     }
-    let exception = raised.take();
-    report(this, &format!("protocol.{name}() failed"), &exception)
+    Ok(())
+}
+
+/// `_call_connection_lost`: tells the protocol, then lets go of everything and closes `file`, whatever the protocol did.
+/// `before_close` runs between the two.
+pub(crate) fn call_connection_lost<T: Transport>(
+    this: &Ref<T>,
+    file: &Slot,
+    exception: Option<&Obj>,
+    before_close: impl FnOnce(),
+) -> PyRes<()> {
+    let Some(open) = file.get() else {
+        return Ok(());
+    };
+    let parts = this.parts();
+    let none = Obj::none();
+    let told = match parts.protocol.get() {
+        Some(protocol) => protocol
+            .method(names::connection_lost(), [exception.unwrap_or(&none)])
+            .map(drop),
+        None => Ok(()),
+    };
+    finally(told, || {
+        unwatch(this, Direction::Read)?;
+        unwatch(this, Direction::Write)?;
+        before_close();
+        let closed = open.method(names::close(), []).map(drop);
+        let left = (file.take(), parts.protocol.take(), parts.loop_.take());
+        finally(closed, || {
+            drop(left);
+            Ok(())
+        })
+    })
+}
+
+/// What happens to a transport that nobody closed: a warning, and its file or socket is closed.
+pub(crate) fn close_unclosed<T: Transport>(this: &Ref<T>, file: Option<Obj>) {
+    let Some(file) = file else {
+        return;
+    };
+    let warned = this
+        .obj()
+        .repr()
+        .and_then(|text| warn_resource(this.obj(), &format!("unclosed transport {text}"), 1));
+    if let Err(raised) = warned {
+        raised.write_unraisable(Some(this.obj()));
+    }
+    if let Err(raised) = file.method(names::close(), []) {
+        raised.write_unraisable(Some(this.obj()));
+    }
+}
+
+/// An address of a socket, which `method` asks for; `None` if it has none.
+pub(super) fn name_of(sock: &Obj, method: &Obj) -> PyRes {
+    match sock.method(method, []) {
+        Err(raised) if raised.is(Builtin::Os) => {
+            raised.discard();
+            Ok(Obj::none())
+        }
+        answer => answer,
+    }
 }
 
 /// Does an error mean that the call would have to wait?
@@ -409,35 +423,6 @@ pub(crate) fn methods<T: Transport>(builder: ClassBuilder<T>) -> ClassBuilder<T>
         .getter("_context", |this| Ok(this.parts().context.get()))
         .getter("_closing", |this| Ok(this.parts().closing.get()))
         .getter("_conn_lost", |this| {
-            Obj::int(this.parts().conn_lost.get().cast_signed())
+            Obj::int(this.parts().conn_lost.get().into())
         })
-}
-
-/// Adds what a transport with a write buffer has in Python's eyes.
-pub(crate) fn flow_methods<T: Buffered>(builder: ClassBuilder<T>) -> ClassBuilder<T> {
-    builder
-        .method(
-            "get_write_buffer_size(self)",
-            "How much is in the write buffer.",
-            |this, _| Ok(this.buffered()),
-        )
-        .method(
-            "get_write_buffer_limits(self)",
-            "The low and the high water mark.",
-            |this, _| {
-                let flow = this.flow();
-                Obj::tuple([flow.low.get_or_none(), flow.high.get_or_none()])
-            },
-        )
-        .method(
-            "set_write_buffer_limits(self, high=None, low=None)",
-            "Sets the water marks of the write buffer.",
-            |this, args| {
-                this.flow().set(args.some(0), args.some(1))?;
-                maybe_pause(this)
-            },
-        )
-        .getter("_high_water", |this| Ok(this.flow().high.get()))
-        .getter("_low_water", |this| Ok(this.flow().low.get()))
-        .getter("_protocol_paused", |this| Ok(this.flow().paused.get()))
 }

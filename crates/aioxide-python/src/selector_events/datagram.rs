@@ -16,15 +16,16 @@ use crate::addresses::{self, Family};
 use crate::events::{Direction, EventLoop, leaves_the_loop};
 use crate::ffi::{
     Args, Buffer, Builtin, Class, ClassBuilder, Layout, Native, Obj, PyRes, Raised, Ref, Slot,
-    Visit, finally, os_error, warn_resource,
+    Visit, finally, os_error,
 };
 use crate::{names, stdlib};
 
 use super::common::{
-    Buffered, Flow, Parts, Transport, begin, flow_methods, has_open_loop, is_bytes_like,
-    is_os_error, log_in_debug, maybe_pause, maybe_resume, methods, report_fatal, run_ready,
-    schedule_connection_lost, would_wait,
+    Parts, Transport, begin, call_connection_lost, close_unclosed, count_lost_write, has_open_loop,
+    is_bytes_like, is_os_error, log_in_debug, methods, name_of, report_fatal, run_ready,
+    schedule_connection_lost, unwatch, watch, would_wait,
 };
+use super::flow_control::{Buffered, WaterMarks, flow_methods, maybe_pause, maybe_resume};
 
 /// What each buffered datagram counts for besides its length.
 const HEADER_SIZE: usize = 8;
@@ -89,8 +90,6 @@ pub(crate) struct DatagramTransport {
     parts: Parts,
     /// The socket, until the connection is lost.
     sock: Slot,
-    /// The socket's descriptor.
-    fd: Cell<i32>,
     /// Where everything is sent, if it was made for one address.
     address: Slot,
     /// Is the socket connected?
@@ -99,16 +98,12 @@ pub(crate) struct DatagramTransport {
     family: Cell<Option<Family>>,
     /// Was reading paused?
     paused: Cell<bool>,
-    /// Does the selector watch for datagrams?
-    reading: Cell<bool>,
-    /// Does the selector watch for room to send?
-    writing: Cell<bool>,
     /// Datagrams that wait to be sent, with their addresses.
     buffer: RefCell<VecDeque<(Obj, Obj)>>,
     /// The size of all of them.
     buffer_size: Cell<usize>,
     /// The water marks.
-    flow: Flow,
+    marks: WaterMarks,
     /// How many datagrams a turn takes.
     burst: Cell<Burst>,
     /// The address that was sent to last,
@@ -136,16 +131,13 @@ impl Native for DatagramTransport {
         Self {
             parts: Parts::empty(),
             sock: Slot::empty(),
-            fd: Cell::new(-1),
             address: Slot::empty(),
             connected: Cell::new(Connected::No),
             family: Cell::new(None),
             paused: Cell::new(false),
-            reading: Cell::new(false),
-            writing: Cell::new(false),
             buffer: RefCell::default(),
             buffer_size: Cell::new(0),
-            flow: Flow::empty(),
+            marks: WaterMarks::new(),
             burst: Cell::new(Burst::START),
             sent_to: Slot::empty(),
             sent_to_parsed: RefCell::default(),
@@ -156,9 +148,9 @@ impl Native for DatagramTransport {
 
     fn traverse(&self, visit: &mut Visit<'_>) {
         self.parts.traverse(visit);
+        self.marks.traverse(visit);
         visit.slot(&self.sock);
         visit.slot(&self.address);
-        self.flow.traverse(visit);
         visit.slot(&self.sent_to);
         visit.slot(&self.received_from);
         if let Ok(buffer) = self.buffer.try_borrow() {
@@ -171,6 +163,7 @@ impl Native for DatagramTransport {
 
     fn clear(&self) {
         self.parts.clear();
+        self.marks.clear();
         self.sock.clear();
         self.address.clear();
         self.sent_to.clear();
@@ -188,19 +181,7 @@ impl Native for DatagramTransport {
     }
 
     fn finalize(this: &Ref<Self>) {
-        let Some(sock) = this.sock.get() else {
-            return;
-        };
-        let warned = this
-            .obj()
-            .repr()
-            .and_then(|text| warn_resource(this.obj(), &format!("unclosed transport {text}"), 1));
-        if let Err(raised) = warned {
-            raised.write_unraisable(Some(this.obj()));
-        }
-        if let Err(raised) = sock.method(names::close(), []) {
-            raised.write_unraisable(Some(this.obj()));
-        }
+        close_unclosed(this, this.sock.get());
     }
 }
 
@@ -211,8 +192,8 @@ impl Transport for DatagramTransport {
 }
 
 impl Buffered for DatagramTransport {
-    fn flow(&self) -> &Flow {
-        &self.flow
+    fn marks(&self) -> &WaterMarks {
+        &self.marks
     }
 
     fn buffered(&self) -> usize {
@@ -237,13 +218,11 @@ pub(crate) fn make_datagram_transport(
     let fd = i32::try_from(sock.method(names::fileno(), [])?.as_i64()?).unwrap_or(-1);
     let empty = DatagramTransport::empty();
     let this = Ref::new(DatagramTransport {
-        parts: Parts::new(loop_, protocol, extra)?,
+        parts: Parts::new(loop_, fd, protocol, extra)?,
         sock: Slot::new(sock.clone()),
-        fd: Cell::new(fd),
         address: address.map_or_else(Slot::empty, |address| Slot::new(address.clone())),
         connected: Cell::new(connected),
         family: Cell::new(native_family(sock)?),
-        flow: Flow::usual()?,
         ..empty
     })?;
     begin(&this, Some(names::start_reading()), waiter)?;
@@ -253,18 +232,11 @@ pub(crate) fn make_datagram_transport(
 /// Enters what is known of a socket into the extra information; is it connected?
 fn describe_socket(extra: &Obj, sock: &Obj) -> PyRes<Connected> {
     extra.set_item(names::socket(), &stdlib::transport_socket()?.call([sock])?)?;
-    let ask = |method: &Obj| match sock.method(method, []) {
-        Err(raised) if raised.is(Builtin::Os) => {
-            raised.discard();
-            Ok(Obj::none())
-        }
-        answer => answer,
-    };
-    extra.set_item(names::sockname(), &ask(names::getsockname())?)?;
+    extra.set_item(names::sockname(), &name_of(sock, names::getsockname())?)?;
     let peername = if let Some(peername) = extra.dict_get(names::peername())? {
         peername
     } else {
-        let peername = ask(names::getpeername())?;
+        let peername = name_of(sock, names::getpeername())?;
         extra.set_item(names::peername(), &peername)?;
         peername
     };
@@ -316,7 +288,7 @@ impl Ref<DatagramTransport> {
             return Ok(None);
         };
         let fd = sock.method(names::fileno(), [])?.as_i64()?;
-        Ok((fd == i64::from(self.fd.get())).then_some((self.fd.get(), family)))
+        Ok((fd == i64::from(self.parts.fd.get())).then_some((self.parts.fd.get(), family)))
     }
 
     /// Is the transport open, and reading not paused?
@@ -326,52 +298,10 @@ impl Ref<DatagramTransport> {
 
     /// Has the selector watch for datagrams, if the transport reads.
     fn start_reading(&self) -> PyRes<()> {
-        let Some(loop_) = self.parts.loop_.get().filter(|_| self.is_reading()) else {
+        if !self.is_reading() {
             return Ok(());
-        };
-        loop_.watch(
-            self.fd.get(),
-            Direction::Read,
-            read_ready,
-            self.obj().clone(),
-        )?;
-        self.reading.set(true);
-        Ok(())
-    }
-
-    /// Ends that.
-    fn stop_reading(&self) -> PyRes<()> {
-        if self.reading.replace(false)
-            && let Some(loop_) = self.parts.loop_.get()
-        {
-            loop_.unwatch(self.fd.get(), Direction::Read)?;
         }
-        Ok(())
-    }
-
-    /// Has the selector watch for room to send.
-    fn start_writing(&self) -> PyRes<()> {
-        let Some(loop_) = self.parts.loop_.get() else {
-            return Ok(());
-        };
-        loop_.watch(
-            self.fd.get(),
-            Direction::Write,
-            write_ready,
-            self.obj().clone(),
-        )?;
-        self.writing.set(true);
-        Ok(())
-    }
-
-    /// Ends that.
-    fn stop_writing(&self) -> PyRes<()> {
-        if self.writing.replace(false)
-            && let Some(loop_) = self.parts.loop_.get()
-        {
-            loop_.unwatch(self.fd.get(), Direction::Write)?;
-        }
-        Ok(())
+        watch(self, Direction::Read, read_ready)
     }
 
     /// Receives what a turn takes.
@@ -379,7 +309,7 @@ impl Ref<DatagramTransport> {
         let burst = self.burst.get();
         let mut count = 0;
         while count < burst.limit {
-            if self.parts.conn_lost.get() > 0 || !self.reading.get() {
+            if self.parts.conn_lost.get() > 0 || !self.parts.reading.get() {
                 return Ok(());
             }
             if count > 0
@@ -490,9 +420,7 @@ impl Ref<DatagramTransport> {
         }
         // Differs: asyncio fails with an AttributeError of its own if there is no socket any more and no own address.
         if self.parts.conn_lost.get() > 0 && (own.is_some() || self.sock.is_none()) {
-            return self
-                .parts
-                .count_lost_write("socket.send() raised exception.");
+            return count_lost_write(&self.parts.conn_lost, "socket.send() raised exception.");
         }
         let address = own.unwrap_or_else(|| address.clone());
         if self.buffer.borrow().is_empty() {
@@ -500,7 +428,7 @@ impl Ref<DatagramTransport> {
                 Ok(true) => return Ok(()),
                 // Closed: nobody would be there to send it later.
                 Ok(false) if self.parts.conn_lost.get() > 0 => return Ok(()),
-                Ok(false) => self.start_writing()?,
+                Ok(false) => watch(self, Direction::Write, write_ready)?,
                 Err(raised) => return self.send_failed(raised),
             }
         }
@@ -613,7 +541,7 @@ impl Ref<DatagramTransport> {
         }
         maybe_resume(self)?;
         if self.buffer.borrow().is_empty() {
-            self.stop_writing()?;
+            unwatch(self, Direction::Write)?;
             if self.parts.closing.get() && self.sock.is_some() && self.parts.conn_lost.get() == 0 {
                 return self.call_connection_lost(None);
             }
@@ -626,12 +554,12 @@ impl Ref<DatagramTransport> {
         if self.parts.closing.replace(true) {
             return Ok(());
         }
-        self.stop_reading()?;
+        unwatch(self, Direction::Read)?;
         if !self.buffer.borrow().is_empty() {
             return Ok(());
         }
         self.parts.conn_lost.set(self.parts.conn_lost.get() + 1);
-        self.stop_writing()?;
+        unwatch(self, Direction::Write)?;
         schedule_connection_lost(self, None)
     }
 
@@ -650,9 +578,9 @@ impl Ref<DatagramTransport> {
         }
         let buffer = std::mem::take(&mut *self.buffer.borrow_mut());
         self.buffer_size.set(0);
-        self.stop_writing()?;
+        unwatch(self, Direction::Write)?;
         self.parts.closing.set(true);
-        self.stop_reading()?;
+        unwatch(self, Direction::Read)?;
         self.parts.conn_lost.set(self.parts.conn_lost.get() + 1);
         drop(buffer);
         schedule_connection_lost(self, exception)
@@ -660,31 +588,9 @@ impl Ref<DatagramTransport> {
 
     /// `_call_connection_lost`.
     fn call_connection_lost(&self, exception: Option<&Obj>) -> PyRes<()> {
-        let Some(sock) = self.sock.get() else {
-            return Ok(());
-        };
-        let none = Obj::none();
-        let lost = match self.parts.protocol.get() {
-            Some(protocol) => protocol
-                .method(names::connection_lost(), [exception.unwrap_or(&none)])
-                .map(drop),
-            None => Ok(()),
-        };
-        finally(lost, || {
-            self.stop_reading()?;
-            self.stop_writing()?;
+        call_connection_lost(self, &self.sock, exception, || {
             // A datagram that is sent from here on goes nowhere.
             self.parts.conn_lost.set(self.parts.conn_lost.get().max(1));
-            let closed = sock.method(names::close(), []).map(drop);
-            let left = (
-                self.sock.take(),
-                self.parts.protocol.take(),
-                self.parts.loop_.take(),
-            );
-            finally(closed, || {
-                drop(left);
-                Ok(())
-            })
         })
     }
 
@@ -696,13 +602,13 @@ impl Ref<DatagramTransport> {
         } else if self.parts.closing.get() {
             words.push(String::from("closing"));
         }
-        words.push(format!("fd={}", self.fd.get()));
+        words.push(format!("fd={}", self.parts.fd.get()));
         if has_open_loop(self) {
             let state = |watched: bool| if watched { "polling" } else { "idle" };
-            words.push(format!("read={}", state(self.reading.get())));
+            words.push(format!("read={}", state(self.parts.reading.get())));
             words.push(format!(
                 "write=<{}, bufsize={}>",
-                state(self.writing.get()),
+                state(self.parts.writing.get()),
                 self.buffer_size.get()
             ));
         }
@@ -728,7 +634,7 @@ fn unless_waiting(outcome: PyRes) -> PyRes<Option<Obj>> {
 /// The job of a socket with a datagram to receive.
 fn read_ready(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
     match DATAGRAM_TRANSPORT.cast(&object) {
-        Some(this) if this.reading.get() => {
+        Some(this) if this.parts.reading.get() => {
             run_ready(loop_, this, names::read_ready(), Ref::receive_burst)
         }
         _ => Ok(()),
@@ -738,7 +644,7 @@ fn read_ready(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
 /// The job of a socket with room to send.
 fn write_ready(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
     match DATAGRAM_TRANSPORT.cast(&object) {
-        Some(this) if this.writing.get() => {
+        Some(this) if this.parts.writing.get() => {
             run_ready(loop_, this, names::sendto_ready(), Ref::send_buffered)
         }
         _ => Ok(()),
@@ -794,7 +700,7 @@ fn reading(builder: ClassBuilder<DatagramTransport>) -> ClassBuilder<DatagramTra
                 return Ok(());
             }
             this.paused.set(true);
-            this.stop_reading()?;
+            unwatch(this, Direction::Read)?;
             log_in_debug(this, names::debug(), "%r pauses reading")
         })
         .method("resume_reading(self)", "Receives again.", |this, _| {
@@ -849,7 +755,7 @@ fn private(builder: ClassBuilder<DatagramTransport>) -> ClassBuilder<DatagramTra
                 Ok(())
             },
         )
-        .getter("_sock_fd", |this| Obj::int(this.fd.get().into()))
+        .getter("_sock_fd", |this| Obj::int(this.parts.fd.get().into()))
         .getter("_address", |this| Ok(this.address.get()))
         .getter("_paused", |this| Ok(this.paused.get()))
         .getter("_buffer_size", |this| Ok(this.buffer_size.get()))

@@ -2,7 +2,7 @@
 
 pub(crate) mod common;
 pub(crate) mod datagram;
-mod flow_control;
+pub(crate) mod flow_control;
 mod transport;
 
 use crate::ffi::PyRes;

@@ -26,17 +26,17 @@ use crate::events::{
     Direction, EventLoop, Handle, LoopRef, READ_BUFFER, leaves_the_loop, run_handle,
 };
 use crate::ffi::{
-    Buffer, Builtin, Class, ClassBuilder, Layout, Native, Obj, PyRes, Raised, Ref, Slot, Visit,
-    finally, in_context, os_error, os_error_instance, warn_resource, while_handling,
+    Buffer, Class, ClassBuilder, Layout, Native, Obj, PyRes, Raised, Ref, Slot, Visit, finally,
+    in_context, os_error, os_error_instance, warn_resource, while_handling,
 };
 use crate::streams::{direct_reader, feed, is_stream_protocol};
 use crate::waiter::{create_future, is_cancelled, set_exception, set_result};
 use crate::{names, stdlib};
 
-use super::flow_control::WaterMarks;
-
-/// So many writes after the connection was lost are silent.
-const LOG_THRESHOLD_FOR_CONNLOST_WRITES: u32 = 5;
+use super::common::{
+    Link, count_lost_write, is_bytes_like, is_os_error, log_in_debug, name_of, report_fatal,
+};
+use super::flow_control::{Buffered, WaterMarks, maybe_pause, maybe_resume};
 
 /// What a job wrote is sent before its end if it is so much.
 const FLUSH_AT: usize = 64 * 1024;
@@ -165,6 +165,7 @@ impl Native for StreamTransport {
         visit.slot(&self.context);
         visit.slot(&self.server);
         visit.slot(&self.empty_waiter);
+        self.marks.traverse(visit);
     }
 
     fn clear(&self) {
@@ -173,6 +174,7 @@ impl Native for StreamTransport {
         self.context.clear();
         self.server.clear();
         self.empty_waiter.clear();
+        self.marks.clear();
         self.loop_.clear();
         self.sock.clear();
     }
@@ -204,6 +206,27 @@ impl StreamTransport {
     /// Is the socket still open?
     fn is_open(&self) -> bool {
         self.sock.is_some() || self.owned.borrow().is_some()
+    }
+}
+
+impl Link for StreamTransport {
+    fn loop_slot(&self) -> &Slot<Ref<EventLoop>> {
+        &self.loop_
+    }
+
+    fn protocol_slot(&self) -> &Slot {
+        &self.protocol
+    }
+}
+
+impl Buffered for StreamTransport {
+    fn marks(&self) -> &WaterMarks {
+        &self.marks
+    }
+
+    #[inline]
+    fn buffered(&self) -> usize {
+        self.buffer.borrow().len()
     }
 }
 
@@ -473,7 +496,7 @@ impl Ref<StreamTransport> {
     }
 
     /// `__repr__`.
-    fn text(&self) -> PyRes<String> {
+    fn text(&self) -> String {
         let mut words = vec![self.obj().class_name()];
         if !self.is_open() {
             words.push(String::from("closed"));
@@ -491,7 +514,7 @@ impl Ref<StreamTransport> {
             let size = self.buffer.borrow().len();
             words.push(format!("write=<{state}, bufsize={size}>"));
         }
-        Ok(format!("<{}>", words.join(" ")))
+        format!("<{}>", words.join(" "))
     }
 
     // The protocol.
@@ -520,89 +543,10 @@ impl Ref<StreamTransport> {
         while_handling(&exception, || self.fatal(&exception, message))
     }
 
-    /// Reports what `pause_writing` or `resume_writing` raised; the connection goes on.
-    #[cold]
-    fn flow_callback_failed(&self, raised: Raised, name: &str) -> PyRes<()> {
-        if leaves_the_loop(&raised) {
-            return Err(raised);
-        }
-        let exception = raised.take();
-        let message = format!("protocol.{name}() failed");
-        while_handling(&exception, || self.report(&exception, &message))
-    }
-
-    /// Tells the loop's exception handler.
-    fn report(&self, exception: &Obj, message: &str) -> PyRes<()> {
-        let Some(loop_) = self.loop_.get() else {
-            return Ok(());
-        };
-        let context = Obj::dict()?;
-        context.set_item(names::message(), &Obj::str(message)?)?;
-        context.set_item(names::exception(), exception)?;
-        context.set_item(names::transport(), self.obj())?;
-        context.set_item(names::protocol(), &self.current_protocol())?;
-        loop_
-            .obj()
-            .method(names::call_exception_handler(), [&context])
-            .map(drop)
-    }
-
     /// `_fatal_error`: reports an error, unless the network made it, and closes without sending what is left.
     fn fatal(&self, exception: &Obj, message: &str) -> PyRes<()> {
-        if Builtin::Os.is_class_of(exception) {
-            if self.is_debug() {
-                let format = Obj::str("%r: %s")?;
-                stdlib::logger()?.method_kw(
-                    names::debug(),
-                    &[&format, self.obj(), &Obj::str(message)?],
-                    &[(names::exc_info(), &Obj::bool(true))],
-                )?;
-            }
-        } else {
-            self.report(exception, message)?;
-        }
-        self.force_close(Some(exception))
-    }
-
-    /// Is the loop in debug mode?
-    fn is_debug(&self) -> bool {
-        self.loop_.get().is_some_and(|loop_| loop_.debug.get())
-    }
-
-    /// Writes to the log in debug mode.
-    fn log(&self, format: &str) -> PyRes<()> {
-        if self.is_debug() {
-            stdlib::logger()?.method(names::debug(), [&Obj::str(format)?, self.obj()])?;
-        }
-        Ok(())
-    }
-
-    /// Tells the protocol to pause if the buffer is above the high-water mark.
-    #[inline]
-    fn maybe_pause(&self) -> PyRes<()> {
-        let size = self.buffer.borrow().len();
-        if !self.marks.must_pause(size) {
-            return Ok(());
-        }
-        let outcome = self.current_protocol().method(names::pause_writing(), []);
-        match outcome {
-            Ok(_) => Ok(()),
-            Err(raised) => self.flow_callback_failed(raised, "pause_writing"),
-        }
-    }
-
-    /// Tells the protocol to resume if the buffer is at or below the low-water mark.
-    #[inline]
-    fn maybe_resume(&self) -> PyRes<()> {
-        let size = self.buffer.borrow().len();
-        if !self.marks.must_resume(size) {
-            return Ok(());
-        }
-        let outcome = self.current_protocol().method(names::resume_writing(), []);
-        match outcome {
-            Ok(_) => Ok(()),
-            Err(raised) => self.flow_callback_failed(raised, "resume_writing"),
-        }
+        let reported = report_fatal(self, exception, message, is_os_error(exception));
+        finally(reported, || self.force_close(Some(exception)))
     }
 
     // Reading.
@@ -619,7 +563,7 @@ impl Ref<StreamTransport> {
         }
         self.paused.set(true);
         self.unwatch_reading()?;
-        self.log("%r pauses reading")
+        log_in_debug(self, names::debug(), "%r pauses reading")
     }
 
     /// `resume_reading`.
@@ -629,7 +573,7 @@ impl Ref<StreamTransport> {
         }
         self.paused.set(false);
         self.watch_reading(&self.current_loop()?)?;
-        self.log("%r resumes reading")
+        log_in_debug(self, names::debug(), "%r resumes reading")
     }
 
     /// The descriptor can be read.
@@ -758,7 +702,7 @@ impl Ref<StreamTransport> {
 
     /// The peer has ended its half.
     fn received_eof(&self) -> PyRes<()> {
-        self.log("%r received EOF")?;
+        log_in_debug(self, names::debug(), "%r received EOF")?;
         let keep_open = self
             .current_protocol()
             .method(names::eof_received(), [])
@@ -792,20 +736,14 @@ impl Ref<StreamTransport> {
     /// Counts a write to a lost connection; from the fifth on, warns.
     #[cold]
     fn write_to_lost(&self) -> PyRes<()> {
-        let lost = self.conn_lost.get();
-        if lost >= LOG_THRESHOLD_FOR_CONNLOST_WRITES {
-            let text = Obj::str("socket.send() raised exception.")?;
-            stdlib::logger()?.method(names::warning(), [&text])?;
-        }
-        self.conn_lost.set(lost.saturating_add(1));
-        Ok(())
+        count_lost_write(&self.conn_lost, "socket.send() raised exception.")
     }
 
     /// `write`.
     #[inline]
     pub(crate) fn write(&self, data: &Obj) -> PyRes<()> {
         let exact = data.is_exact_bytes();
-        if !exact && data.as_bytes().is_none() && !data.is_bytearray() && !data.is_memoryview() {
+        if !exact && !is_bytes_like(data) {
             return Err(wrong_data(data));
         }
         self.may_write("write")?;
@@ -858,7 +796,7 @@ impl Ref<StreamTransport> {
     #[inline]
     fn written(&self) -> PyRes<()> {
         if self.watched.get() {
-            return self.maybe_pause();
+            return maybe_pause(self);
         }
         let size = self.buffer.borrow().len();
         if size == 0 {
@@ -925,7 +863,7 @@ impl Ref<StreamTransport> {
             return self.drained();
         }
         self.watch_writing(&self.current_loop()?)?;
-        self.maybe_pause()
+        maybe_pause(self)
     }
 
     /// Sends what the socket takes.
@@ -962,7 +900,7 @@ impl Ref<StreamTransport> {
         if self.buffer.borrow().is_empty() {
             self.unwatch_writing()?;
         }
-        self.maybe_resume()?;
+        maybe_resume(self)?;
         // The protocol may have written, closed or aborted meanwhile.
         if self.buffer.borrow().is_empty() {
             return self.drained();
@@ -1036,7 +974,7 @@ impl Ref<StreamTransport> {
     fn set_limits(&self, high: Option<&Obj>, low: Option<&Obj>) -> PyRes<()> {
         self.marks.set(high, low)?;
         self.flush_now()?;
-        self.maybe_pause()
+        maybe_pause(self)
     }
 
     // The end.
@@ -1084,7 +1022,7 @@ impl Ref<StreamTransport> {
             return Ok(());
         };
         let callback = self.obj().getattr(names::call_connection_lost())?;
-        self.call_soon(&loop_, &callback, &[exception.clone()])
+        self.call_soon(&loop_, &callback, std::slice::from_ref(exception))
     }
 
     /// `_call_connection_lost`: tells the protocol, then closes the socket whatever the protocol did.
@@ -1185,18 +1123,6 @@ fn flush_job(_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
     }
 }
 
-/// An address of a socket, `None` if it has none.
-fn name_of(sock: &Obj, method: &Obj) -> PyRes {
-    match sock.method(method, []) {
-        Ok(name) => Ok(name),
-        Err(raised) if raised.is(Builtin::Os) => {
-            raised.discard();
-            Ok(Obj::none())
-        }
-        Err(raised) => Err(raised),
-    }
-}
-
 /// The `TypeError` of data that is no buffer.
 #[cold]
 fn wrong_data(data: &Obj) -> Raised {
@@ -1219,7 +1145,7 @@ pub(super) fn init() -> PyRes<()> {
         "The transport of a stream socket.",
     )
     .base(stdlib::transport()?.clone())
-    .repr(Ref::text)
+    .repr(|this| Ok(this.text()))
     .method(
         "get_extra_info(self, name, default=None)",
         "What is known of the connection by that name: `socket`, `sockname`, `peername`, and what TLS adds.",

@@ -7,11 +7,12 @@ use aioxide_engine::socket;
 use crate::events::{Direction, EventLoop};
 use crate::ffi::{
     Args, Class, ClassBuilder, Layout, Native, Obj, PyRes, Raised, Ref, Slot, Visit, finally,
-    os_error_instance, warn_resource,
+    os_error_instance,
 };
 use crate::selector_events::common::{
-    Parts, Transport, begin, call_soon, has_open_loop, log_in_debug, methods, report_fatal,
-    run_ready, schedule_connection_lost, would_wait,
+    Parts, Transport, begin, call_connection_lost, call_soon, close_unclosed, has_open_loop,
+    is_os_error, log_in_debug, methods, report_fatal, run_ready, schedule_connection_lost, unwatch,
+    watch, would_wait,
 };
 use crate::{names, stdlib};
 
@@ -23,12 +24,8 @@ pub(crate) struct ReadPipeTransport {
     parts: Parts,
     /// The file object, until the connection is lost.
     pipe: Slot,
-    /// The pipe's descriptor.
-    fd: Cell<i32>,
     /// Was reading paused?
     paused: Cell<bool>,
-    /// Does the selector watch the pipe?
-    reading: Cell<bool>,
     /// Is `connection_lost` on its way?
     ending: Cell<bool>,
 }
@@ -48,9 +45,7 @@ impl Native for ReadPipeTransport {
         Self {
             parts: Parts::empty(),
             pipe: Slot::empty(),
-            fd: Cell::new(-1),
             paused: Cell::new(false),
-            reading: Cell::new(false),
             ending: Cell::new(false),
         }
     }
@@ -80,23 +75,6 @@ impl Transport for ReadPipeTransport {
     }
 }
 
-/// What happens to a transport that nobody closed: a warning, and the file object is closed.
-pub(super) fn close_unclosed<T: Transport>(this: &Ref<T>, pipe: Option<Obj>) {
-    let Some(pipe) = pipe else {
-        return;
-    };
-    let warned = this
-        .obj()
-        .repr()
-        .and_then(|text| warn_resource(this.obj(), &format!("unclosed transport {text}"), 1));
-    if let Err(raised) = warned {
-        raised.write_unraisable(Some(this.obj()));
-    }
-    if let Err(raised) = pipe.method(names::close(), []) {
-        raised.write_unraisable(Some(this.obj()));
-    }
-}
-
 /// Makes a transport that reads from `pipe`, a file object of a pipe, socket or character device, and schedules
 /// `connection_made`, then the waiter.
 pub(crate) fn make_read_pipe_transport(
@@ -118,11 +96,11 @@ pub(crate) fn make_read_pipe_transport(
         ));
     }
     stdlib::set_blocking()?.call([&fd, &Obj::bool(false)])?;
+    let number = i32::try_from(fd.as_i64()?).unwrap_or(-1);
     let empty = ReadPipeTransport::empty();
     let this = Ref::new(ReadPipeTransport {
-        parts: Parts::new(loop_, protocol, extra)?,
+        parts: Parts::new(loop_, number, protocol, extra)?,
         pipe: Slot::new(pipe.clone()),
-        fd: Cell::new(i32::try_from(fd.as_i64()?).unwrap_or(-1)),
         ..empty
     })?;
     begin(&this, Some(names::start_reading()), waiter)?;
@@ -137,23 +115,10 @@ impl Ref<ReadPipeTransport> {
 
     /// Has the selector watch the pipe, if the transport reads.
     fn start_reading(&self) -> PyRes<()> {
-        let Some(loop_) = self.parts.loop_.get().filter(|_| self.is_reading()) else {
+        if !self.is_reading() {
             return Ok(());
-        };
-        let (fd, object) = (self.fd.get(), self.obj().clone());
-        loop_.watch(fd, Direction::Read, read_ready, object)?;
-        self.reading.set(true);
-        Ok(())
-    }
-
-    /// Ends that.
-    fn stop_reading(&self) -> PyRes<()> {
-        if self.reading.replace(false)
-            && let Some(loop_) = self.parts.loop_.get()
-        {
-            loop_.unwatch(self.fd.get(), Direction::Read)?;
         }
-        Ok(())
+        watch(self, Direction::Read, read_ready)
     }
 
     /// Reads what there is.
@@ -161,7 +126,7 @@ impl Ref<ReadPipeTransport> {
         let Some(loop_) = self.parts.loop_.get() else {
             return Ok(());
         };
-        let fd = self.fd.get();
+        let fd = self.parts.fd.get();
         let received = loop_.with_read_buffer(|buffer| {
             socket::read(fd, buffer).map(|size| (size > 0).then(|| Obj::bytes(&buffer[..size])))
         });
@@ -186,7 +151,7 @@ impl Ref<ReadPipeTransport> {
         log_in_debug(self, names::info(), "%r was closed by peer")?;
         self.parts.closing.set(true);
         self.ending.set(true);
-        self.stop_reading()?;
+        unwatch(self, Direction::Read)?;
         let eof_received = self
             .parts
             .protocol
@@ -199,8 +164,7 @@ impl Ref<ReadPipeTransport> {
     /// `_fatal_error`. The end of a terminal (EIO) is nothing to report.
     fn fatal_error(&self, exception: &Obj, message: &str) -> PyRes<()> {
         let number = Obj::import("errno")?.getattr_str("EIO")?;
-        let is_usual = crate::selector_events::common::is_os_error(exception)
-            && exception.getattr_str("errno")?.equals(&number)?;
+        let is_usual = is_os_error(exception) && exception.getattr_str("errno")?.equals(&number)?;
         finally(report_fatal(self, exception, message, is_usual), || {
             self.end(Some(exception))
         })
@@ -212,35 +176,13 @@ impl Ref<ReadPipeTransport> {
         if self.ending.replace(true) {
             return Ok(());
         }
-        self.stop_reading()?;
+        unwatch(self, Direction::Read)?;
         schedule_connection_lost(self, exception)
     }
 
     /// `_call_connection_lost`.
     fn call_connection_lost(&self, exception: Option<&Obj>) -> PyRes<()> {
-        let Some(pipe) = self.pipe.get() else {
-            return Ok(());
-        };
-        let none = Obj::none();
-        let lost = self
-            .parts
-            .protocol
-            .get_or_none()
-            .method(names::connection_lost(), [exception.unwrap_or(&none)])
-            .map(drop);
-        finally(lost, || {
-            self.stop_reading()?;
-            let closed = pipe.method(names::close(), []).map(drop);
-            let left = (
-                self.pipe.take(),
-                self.parts.protocol.take(),
-                self.parts.loop_.take(),
-            );
-            finally(closed, || {
-                drop(left);
-                Ok(())
-            })
-        })
+        call_connection_lost(self, &self.pipe, exception, || ())
     }
 
     /// The repr.
@@ -251,12 +193,12 @@ impl Ref<ReadPipeTransport> {
         } else if self.parts.closing.get() {
             words.push(String::from("closing"));
         }
-        words.push(format!("fd={}", self.fd.get()));
+        words.push(format!("fd={}", self.parts.fd.get()));
         words.push(String::from(if self.pipe.is_none() {
             "closed"
         } else if !has_open_loop(self) {
             "open"
-        } else if self.reading.get() {
+        } else if self.parts.reading.get() {
             "polling"
         } else {
             "idle"
@@ -268,7 +210,7 @@ impl Ref<ReadPipeTransport> {
 /// The job of a pipe with something to read.
 fn read_ready(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
     match READ_PIPE.cast(&object) {
-        Some(this) if this.reading.get() => {
+        Some(this) if this.parts.reading.get() => {
             run_ready(loop_, this, names::read_ready(), Ref::receive)
         }
         _ => Ok(()),
@@ -296,7 +238,7 @@ pub(super) fn init() -> PyRes<()> {
                 return Ok(());
             }
             this.paused.set(true);
-            this.stop_reading()?;
+            unwatch(this, Direction::Read)?;
             log_in_debug(this, names::debug(), "%r pauses reading")
         })
         .method("resume_reading(self)", "Reads again.", |this, _| {
@@ -352,7 +294,7 @@ fn private(builder: ClassBuilder<ReadPipeTransport>) -> ClassBuilder<ReadPipeTra
                 Ok(())
             },
         )
-        .getter("_fileno", |this| Obj::int(this.fd.get().into()))
+        .getter("_fileno", |this| Obj::int(this.parts.fd.get().into()))
         .getter("_paused", |this| Ok(this.paused.get()))
 }
 

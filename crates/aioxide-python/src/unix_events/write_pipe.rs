@@ -12,13 +12,16 @@ use crate::ffi::{
     finally, os_error_instance,
 };
 use crate::selector_events::common::{
-    Buffered, Flow, Parts, Transport, begin, flow_methods, has_open_loop, is_bytes_like,
-    is_os_error, log_in_debug, maybe_pause, maybe_resume, methods, report_fatal, run_ready,
-    schedule_connection_lost, would_wait,
+    Parts, Transport, begin, call_connection_lost, close_unclosed, count_lost_write, has_open_loop,
+    is_bytes_like, is_os_error, log_in_debug, methods, report_fatal, run_ready,
+    schedule_connection_lost, unwatch, watch, would_wait,
+};
+use crate::selector_events::flow_control::{
+    Buffered, WaterMarks, flow_methods, maybe_pause, maybe_resume,
 };
 use crate::{names, stdlib};
 
-use super::read_pipe::{close_unclosed, error_message};
+use super::read_pipe::error_message;
 use super::{FileKind, file_kind};
 
 /// Bytes that wait to be written.
@@ -65,16 +68,10 @@ pub(crate) struct WritePipeTransport {
     parts: Parts,
     /// The file object, until the connection is lost.
     pipe: Slot,
-    /// The pipe's descriptor.
-    fd: Cell<i32>,
-    /// Does the selector watch for the end of the other side?
-    reading: Cell<bool>,
-    /// Does the selector watch for room to write?
-    writing: Cell<bool>,
     /// What waits to be written.
     pending: RefCell<Pending>,
     /// The water marks.
-    flow: Flow,
+    marks: WaterMarks,
     /// Is `connection_lost` on its way?
     ending: Cell<bool>,
 }
@@ -94,23 +91,21 @@ impl Native for WritePipeTransport {
         Self {
             parts: Parts::empty(),
             pipe: Slot::empty(),
-            fd: Cell::new(-1),
-            reading: Cell::new(false),
-            writing: Cell::new(false),
             pending: RefCell::default(),
-            flow: Flow::empty(),
+            marks: WaterMarks::new(),
             ending: Cell::new(false),
         }
     }
 
     fn traverse(&self, visit: &mut Visit<'_>) {
         self.parts.traverse(visit);
+        self.marks.traverse(visit);
         visit.slot(&self.pipe);
-        self.flow.traverse(visit);
     }
 
     fn clear(&self) {
         self.parts.clear();
+        self.marks.clear();
         self.pipe.clear();
     }
 
@@ -130,8 +125,8 @@ impl Transport for WritePipeTransport {
 }
 
 impl Buffered for WritePipeTransport {
-    fn flow(&self) -> &Flow {
-        &self.flow
+    fn marks(&self) -> &WaterMarks {
+        &self.marks
     }
 
     fn buffered(&self) -> usize {
@@ -160,12 +155,11 @@ pub(crate) fn make_write_pipe_transport(
         ));
     };
     stdlib::set_blocking()?.call([&fd, &Obj::bool(false)])?;
+    let number = i32::try_from(fd.as_i64()?).unwrap_or(-1);
     let empty = WritePipeTransport::empty();
     let this = Ref::new(WritePipeTransport {
-        parts: Parts::new(loop_, protocol, extra)?,
+        parts: Parts::new(loop_, number, protocol, extra)?,
         pipe: Slot::new(pipe.clone()),
-        fd: Cell::new(i32::try_from(fd.as_i64()?).unwrap_or(-1)),
-        flow: Flow::usual()?,
         ..empty
     })?;
     let start = notices_end(kind).then(names::start_reading);
@@ -187,44 +181,10 @@ impl Ref<WritePipeTransport> {
     /// Has the selector watch for the end of the other side.
     fn start_reading(&self) -> PyRes<()> {
         // Differs: asyncio does so for a transport that was closed in `connection_made`, too, and leaves it so.
-        let Some(loop_) = self.parts.loop_.get().filter(|_| !self.ending.get()) else {
+        if self.ending.get() {
             return Ok(());
-        };
-        let (fd, object) = (self.fd.get(), self.obj().clone());
-        loop_.watch(fd, Direction::Read, read_ready, object)?;
-        self.reading.set(true);
-        Ok(())
-    }
-
-    /// Ends that.
-    fn stop_reading(&self) -> PyRes<()> {
-        if self.reading.replace(false)
-            && let Some(loop_) = self.parts.loop_.get()
-        {
-            loop_.unwatch(self.fd.get(), Direction::Read)?;
         }
-        Ok(())
-    }
-
-    /// Has the selector watch for room to write.
-    fn start_writing(&self) -> PyRes<()> {
-        let Some(loop_) = self.parts.loop_.get() else {
-            return Ok(());
-        };
-        let (fd, object) = (self.fd.get(), self.obj().clone());
-        loop_.watch(fd, Direction::Write, write_ready, object)?;
-        self.writing.set(true);
-        Ok(())
-    }
-
-    /// Ends that.
-    fn stop_writing(&self) -> PyRes<()> {
-        if self.writing.replace(false)
-            && let Some(loop_) = self.parts.loop_.get()
-        {
-            loop_.unwatch(self.fd.get(), Direction::Write)?;
-        }
-        Ok(())
+        watch(self, Direction::Read, read_ready)
     }
 
     /// The other end was closed (or it sent something, which nobody does to a pipe).
@@ -252,12 +212,13 @@ impl Ref<WritePipeTransport> {
         // From here on Python code may run: the caller's buffer is neither borrowed nor looked at any more.
         match accepted {
             Ok(Accepted::Done) => Ok(()),
-            Ok(Accepted::Lost) => self
-                .parts
-                .count_lost_write("pipe closed by peer or os.write(pipe, data) raised exception."),
+            Ok(Accepted::Lost) => count_lost_write(
+                &self.parts.conn_lost,
+                "pipe closed by peer or os.write(pipe, data) raised exception.",
+            ),
             Ok(Accepted::Buffered) => {
-                if !self.writing.get() {
-                    self.start_writing()?;
+                if !self.parts.writing.get() {
+                    watch(self, Direction::Write, write_ready)?;
                 }
                 maybe_pause(self)
             }
@@ -275,7 +236,7 @@ impl Ref<WritePipeTransport> {
         }
         let mut written = 0;
         if self.buffered() == 0 {
-            match socket::write(self.fd.get(), bytes) {
+            match socket::write(self.parts.fd.get(), bytes) {
                 Ok(count) if count == bytes.len() => return Ok(Accepted::Done),
                 Ok(count) => written = count,
                 Err(error) if would_wait(&error) => {}
@@ -300,7 +261,7 @@ impl Ref<WritePipeTransport> {
             if pending.rest().is_empty() {
                 Ok(0)
             } else {
-                socket::write(self.fd.get(), pending.rest())
+                socket::write(self.parts.fd.get(), pending.rest())
             }
         };
         match written {
@@ -308,19 +269,19 @@ impl Ref<WritePipeTransport> {
             Err(error) if would_wait(&error) => return Ok(()),
             Err(error) => {
                 drop(self.pending.take());
-                self.stop_writing()?;
+                unwatch(self, Direction::Write)?;
                 return self.write_failed(&os_error_instance(&error)?);
             }
         }
         if self.buffered() > 0 {
             return Ok(());
         }
-        self.stop_writing()?;
+        unwatch(self, Direction::Write)?;
         maybe_resume(self)?;
         // The protocol may have written more, or ended it all.
         if self.parts.closing.get() && !self.ending.get() && self.buffered() == 0 {
             self.ending.set(true);
-            self.stop_reading()?;
+            unwatch(self, Direction::Read)?;
             return self.call_connection_lost(None);
         }
         Ok(())
@@ -349,37 +310,14 @@ impl Ref<WritePipeTransport> {
             return Ok(());
         }
         drop(self.pending.take());
-        self.stop_writing()?;
-        self.stop_reading()?;
+        unwatch(self, Direction::Write)?;
+        unwatch(self, Direction::Read)?;
         schedule_connection_lost(self, exception)
     }
 
     /// `_call_connection_lost`.
     fn call_connection_lost(&self, exception: Option<&Obj>) -> PyRes<()> {
-        let Some(pipe) = self.pipe.get() else {
-            return Ok(());
-        };
-        let none = Obj::none();
-        let lost = self
-            .parts
-            .protocol
-            .get_or_none()
-            .method(names::connection_lost(), [exception.unwrap_or(&none)])
-            .map(drop);
-        finally(lost, || {
-            self.stop_reading()?;
-            self.stop_writing()?;
-            let closed = pipe.method(names::close(), []).map(drop);
-            let left = (
-                self.pipe.take(),
-                self.parts.protocol.take(),
-                self.parts.loop_.take(),
-            );
-            finally(closed, || {
-                drop(left);
-                Ok(())
-            })
-        })
+        call_connection_lost(self, &self.pipe, exception, || ())
     }
 
     /// The repr.
@@ -390,11 +328,11 @@ impl Ref<WritePipeTransport> {
         } else if self.parts.closing.get() {
             words.push(String::from("closing"));
         }
-        words.push(format!("fd={}", self.fd.get()));
+        words.push(format!("fd={}", self.parts.fd.get()));
         if self.pipe.is_none() {
             words.push(String::from("closed"));
         } else if has_open_loop(self) {
-            let state = if self.writing.get() {
+            let state = if self.parts.writing.get() {
                 "polling"
             } else {
                 "idle"
@@ -411,7 +349,7 @@ impl Ref<WritePipeTransport> {
 /// The job of a pipe whose other end was closed.
 fn read_ready(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
     match WRITE_PIPE.cast(&object) {
-        Some(this) if this.reading.get() => {
+        Some(this) if this.parts.reading.get() => {
             run_ready(loop_, this, names::read_ready(), Ref::closed_by_peer)
         }
         _ => Ok(()),
@@ -421,7 +359,7 @@ fn read_ready(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
 /// The job of a pipe with room to write.
 fn write_ready(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
     match WRITE_PIPE.cast(&object) {
-        Some(this) if this.writing.get() => {
+        Some(this) if this.parts.writing.get() => {
             run_ready(loop_, this, names::write_ready(), Ref::write_pending)
         }
         _ => Ok(()),
@@ -510,7 +448,7 @@ fn private(builder: ClassBuilder<WritePipeTransport>) -> ClassBuilder<WritePipeT
                 Ok(())
             },
         )
-        .getter("_fileno", |this| Obj::int(this.fd.get().into()))
+        .getter("_fileno", |this| Obj::int(this.parts.fd.get().into()))
         .getter("_buffer", |this| {
             let bytes = this.pending.borrow().rest().to_vec();
             stdlib::bytearray()?.call([&Obj::bytes(&bytes)?])
