@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import math
+import socket
 import sys
 import threading
 
@@ -151,6 +152,21 @@ def test_run_in_a_run(loop):
     turn(loop)
     running = "This event loop is already running"
     assert errors == [running, running, "Cannot close a running event loop"]
+
+
+def test_each_run_looks_at_descriptors_at_once(loop):
+    """Also one that ends in its first turn, as the caller may have sent something meanwhile."""
+    near, far = socket.socketpair()
+    with near, far:
+        seen = []
+        loop.add_reader(near, lambda: seen.append(near.recv(1)))
+        done = loop.create_future()
+        done.set_result(None)
+        for count in range(1, 4):
+            far.send(b"x")
+            loop.run_until_complete(done)
+            assert len(seen) == count
+        loop.remove_reader(near)
 
 
 def test_other_loop_in_a_run(base, loop):

@@ -5,6 +5,7 @@ import errno
 import os
 import pathlib
 import socket
+import sys
 
 import pytest
 
@@ -227,17 +228,29 @@ def test_no_directory(loop, path):
 def test_file_is_removed(own, path, given):
     async def main():
         if given == "path":
-            server = await own.create_unix_server(Protocol, path)
+            server = await own.create_unix_server(Protocol, path, cleanup_socket=True)
         else:
             sock = socket.socket(socket.AF_UNIX)
             sock.bind(path)
-            server = await own.create_unix_server(Protocol, sock=sock)
+            server = await own.create_unix_server(Protocol, sock=sock, cleanup_socket=True)
         server.close()
         assert not os.path.exists(path)
         assert own._unix_server_sockets == {}
         await server.wait_closed()
 
     own.run_until_complete(main())
+
+
+def test_file_is_removed_by_default_as_by_the_stdlib(loop, path):
+    """Before 3.13 programs do it, and that must not fail."""
+
+    async def main():
+        server = await loop.create_unix_server(Protocol, path)
+        server.close()
+        await server.wait_closed()
+
+    loop.run_until_complete(main())
+    assert os.path.exists(path) == (sys.version_info < (3, 13))
 
 
 def test_file_is_kept(own, path):
@@ -252,8 +265,8 @@ def test_file_is_kept(own, path):
 
 def test_file_of_somebody_else_is_kept(own, path):
     async def main():
-        server = await own.create_unix_server(Protocol, path)
-        other = await own.create_unix_server(Protocol, path)
+        server = await own.create_unix_server(Protocol, path, cleanup_socket=True)
+        other = await own.create_unix_server(Protocol, path, cleanup_socket=True)
         server.close()
         assert os.path.exists(path)
         other.close()
@@ -264,7 +277,7 @@ def test_file_of_somebody_else_is_kept(own, path):
 
 def test_file_is_gone_already(own, path):
     async def main():
-        server = await own.create_unix_server(Protocol, path)
+        server = await own.create_unix_server(Protocol, path, cleanup_socket=True)
         os.unlink(path)
         server.close()
         await server.wait_closed()
@@ -274,7 +287,7 @@ def test_file_is_gone_already(own, path):
 
 def test_socket_is_closed_already(own, path):
     async def main():
-        server = await own.create_unix_server(Protocol, path)
+        server = await own.create_unix_server(Protocol, path, cleanup_socket=True)
         own.remove_reader(server._sockets[0])
         server._sockets[0].close()
         server.close()
@@ -288,7 +301,7 @@ def test_cancelled_when_it_serves(own, path):
     """A server that nobody gets is closed, and its file removed."""
 
     async def main():
-        coro = own.create_unix_server(Protocol, path)
+        coro = own.create_unix_server(Protocol, path, cleanup_socket=True)
         assert coro.send(None) is None
         assert os.path.exists(path)
         with pytest.raises(asyncio.CancelledError):

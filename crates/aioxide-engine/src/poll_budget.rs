@@ -90,8 +90,8 @@ impl PollBudget {
         self.looked_at = now;
     }
 
-    /// Calls for a look on the next turn: the last one did not bring everything.
+    /// Calls for a look on the next turn if descriptors are watched.
     pub(crate) fn exhaust(&mut self) {
-        self.turns = MAX_TURNS;
+        self.turns = self.turns.max(MAX_TURNS);
     }
 }

@@ -5,8 +5,8 @@
 //! that are due, and the host runs the jobs counted at that moment. It looks at the selector with
 //! timeout zero if work is ready, else until the next timer. Two things differ:
 //!
-//! - While work is ready the selector is looked at only when the [`PollBudget`] is spent, unless
-//!   the host is stopping.
+//! - While work is ready the selector is looked at only when the [`PollBudget`] is spent, in the
+//!   first turn of a run, and when the host is stopping.
 //! - The clock is read only if there are timers or a look between turns of ready work, and once.
 //!   A turn that blocks reads it before and after.
 //!
@@ -198,6 +198,14 @@ impl<J: Job> Scheduler<J> {
     /// nothing but being cleared and dropped.
     pub fn is_forked(&self) -> bool {
         self.remote.is_forked()
+    }
+
+    /// Begins a run: its first turn looks at the descriptors that are watched, as a loop that is run turn by turn
+    /// expects.
+    pub fn begin_run(&self) {
+        let mut budget = self.budget.get();
+        budget.exhaust();
+        self.budget.set(budget);
     }
 
     /// Begins a turn. `now_ns` reads the clock; `stopping` says that this turn is the last, which

@@ -280,6 +280,27 @@ fn stopping_turn_looks_at_once_and_does_not_block() {
 }
 
 #[test]
+fn first_turn_of_a_run_looks_if_descriptors_are_watched() {
+    let scheduler = numbers();
+    scheduler.push(Number(1));
+    assert_eq!(turn_at(&scheduler, 0), (Look::Taken(Some(0)), vec![1]));
+    for _ in 0..3 {
+        scheduler.begin_run();
+        scheduler.push(Number(1));
+        assert_eq!(turn_at(&scheduler, 0), (Look::Skipped, vec![1]));
+    }
+    let (reader, _writer) = filled_pipe();
+    scheduler.add_reader(reader.as_raw_fd(), Number(3)).unwrap();
+    for _ in 0..3 {
+        scheduler.begin_run();
+        scheduler.push(Number(1));
+        assert_eq!(turn_at(&scheduler, 0), (Look::Taken(Some(0)), vec![1, 3]));
+        scheduler.push(Number(1));
+        assert_eq!(turn_at(&scheduler, 0), (Look::Skipped, vec![1]));
+    }
+}
+
+#[test]
 fn more_events_than_one_look_takes_are_looked_for_in_the_next_turn() {
     let scheduler = numbers();
     let pipes: Vec<_> = (0..=crate::selector::CAPACITY)

@@ -255,6 +255,7 @@ fn run_forever(this: &Ref<EventLoop>) -> PyRes<()> {
 
 /// Turns until the loop is stopped or an exception leaves it.
 fn run_turns(this: &Ref<EventLoop>) -> PyRes<()> {
+    this.scheduler()?.begin_run();
     loop {
         turn(this)?;
         if this.stopping.get() {

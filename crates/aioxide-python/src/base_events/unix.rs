@@ -1,7 +1,7 @@
 //! `create_unix_connection` and `create_unix_server`. Answers those parts of `asyncio/unix_events.py`.
 //!
-//! A server's socket file is removed when the server is closed, on every Python, if it is still the file that was bound:
-//! its inode is kept by socket in `_unix_server_sockets`.
+//! A server's socket file is removed when the server is closed, if it is still the file that was bound: its inode is kept
+//! by socket in `_unix_server_sockets`. Before Python 3.13 that has to be asked for, as programs remove the file themselves.
 
 use crate::coroutines::Coroutine;
 use crate::events::EventLoop;
@@ -13,6 +13,14 @@ use super::server::{Parts, Server, new_server};
 use super::servers::{abandon, check_server_ssl};
 use super::steps::{Next, Steps, in_steps};
 
+/// The signature of `create_unix_server`.
+#[cfg(Py_3_13)]
+const CREATE_UNIX_SERVER: &str = "create_unix_server(self, protocol_factory, path=None, *, sock=None, backlog=100, ssl=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True, cleanup_socket=True)";
+
+/// The signature of `create_unix_server`.
+#[cfg(not(Py_3_13))]
+const CREATE_UNIX_SERVER: &str = "create_unix_server(self, protocol_factory, path=None, *, sock=None, backlog=100, ssl=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True, cleanup_socket=False)";
+
 /// Adds this file's methods.
 pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoop> {
     builder
@@ -22,7 +30,7 @@ pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoo
             create_unix_connection,
         )
         .coroutine(
-            "create_unix_server(self, protocol_factory, path=None, *, sock=None, backlog=100, ssl=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True, cleanup_socket=True)",
+            CREATE_UNIX_SERVER,
             "Makes a server of a Unix socket.",
             create_unix_server,
         )
@@ -278,7 +286,11 @@ impl Steps for CreateUnixConnection {
 /// `create_unix_server`.
 fn create_unix_server(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes<Ref<Coroutine>> {
     let kept = |index: usize| args.get(index).cloned().unwrap_or_else(Obj::none);
-    let or_true = |index: usize| args.get(index).cloned().unwrap_or_else(|| Obj::bool(true));
+    let or = |index: usize, default: bool| {
+        args.get(index)
+            .cloned()
+            .unwrap_or_else(|| Obj::bool(default))
+    };
     in_steps(
         "_UnixSelectorEventLoop.create_unix_server",
         CreateUnixServer {
@@ -290,8 +302,8 @@ fn create_unix_server(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes<Ref<Corou
             ssl: kept(4),
             ssl_handshake_timeout: kept(5),
             ssl_shutdown_timeout: kept(6),
-            start_serving: or_true(7),
-            cleanup_socket: or_true(8),
+            start_serving: or(7, true),
+            cleanup_socket: or(8, cfg!(Py_3_13)),
             server: None,
         },
     )
