@@ -606,5 +606,659 @@ def test_cancelled_at_every_moment(own, name, fires, tmp_path):
         assert reports == [], count
         if attempt.completed:
             break
-    print(name, fires, "completed" if attempt.completed else "cancelled", count)
     Peer.connected.clear()
+
+
+# No descriptors, no memory.
+
+
+@pytest.fixture
+def no_descriptors():
+    """Calls: let the process have no more descriptors, and let it have them again."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def forbid():
+        with socket.socket() as sock:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (sock.fileno(), limits[1]))
+
+    def allow():
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    yield forbid, allow
+    allow()
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix", "streams"])
+@pytest.mark.parametrize("servers", [1, 3])
+def test_servers_accept_again_when_there_are_descriptors(own, kind, servers, no_descriptors, monkeypatch, tmp_path):
+    """Of every server each connection that waited meanwhile is served, and each later one."""
+    forbid, allow = no_descriptors
+    monkeypatch.setattr(asyncio.constants, "ACCEPT_RETRY_DELAY", 0.01)
+    reports = []
+    own.set_exception_handler(lambda _, context: reports.append(context))
+
+    class Echo(asyncio.Protocol):
+        def connection_made(self, transport):
+            self.transport = transport
+
+        def data_received(self, data):
+            self.transport.write(data)
+
+    async def echo(reader, writer):
+        writer.write(await reader.read(10))
+        await reader.read()
+        writer.close()
+
+    async def serve(number):
+        if kind == "tcp":
+            return await own.create_server(Echo, "127.0.0.1", 0)
+        if kind == "unix":
+            return await own.create_unix_server(Echo, str(tmp_path / str(number)))
+        return await aioxide.start_server(echo, "127.0.0.1", 0)
+
+    async def check(socks):
+        for sock in socks:
+            await own.sock_sendall(sock, b"x")
+        for sock in socks:
+            assert await asyncio.wait_for(own.sock_recv(sock, 1), PATIENCE) == b"x"
+
+    async def main():
+        listening = [await serve(number) for number in range(servers)]
+        family = socket.AF_UNIX if kind == "unix" else socket.AF_INET
+        with contextlib.ExitStack() as stack:
+            socks = [stack.enter_context(socket.socket(family)) for _ in range(10 * servers)]
+            later = [stack.enter_context(socket.socket(family)) for _ in listening]
+            for sock in socks + later:
+                sock.setblocking(False)
+            forbid()
+            for number, sock in enumerate(socks):
+                await own.sock_connect(sock, listening[number % servers].sockets[0].getsockname())
+            await until(lambda: len(reports) >= servers)
+            assert {report["exception"].errno for report in reports} == {errno.EMFILE}
+            allow()
+            await check(socks)
+            for sock, server in zip(later, listening, strict=True):
+                await own.sock_connect(sock, server.sockets[0].getsockname())
+            await check(later)
+        for server in listening:
+            server.close()
+            await asyncio.wait_for(server.wait_closed(), PATIENCE)
+
+    own.run_until_complete(main())
+
+
+@pytest.mark.parametrize("number", [errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+def test_accept_without_resources(loop, number, monkeypatch):
+    """The whole system has none left: reported once, then accepted."""
+    monkeypatch.setattr(asyncio.constants, "ACCEPT_RETRY_DELAY", 0.01)
+    reports = []
+    loop.set_exception_handler(lambda _, context: reports.append(context))
+
+    class Failing(socket.socket):
+        failures = 2
+
+        def accept(self):
+            if self.failures:
+                self.failures -= 1
+                raise OSError(number, os.strerror(number))
+            return super().accept()
+
+    async def main():
+        listening = Failing()
+        listening.bind(("127.0.0.1", 0))
+        async with await loop.create_server(Peer, sock=listening):
+            with socket.create_connection(listening.getsockname()):
+                await until(lambda: Peer.connected)
+            await until(lambda: not Peer.connected)
+
+    loop.run_until_complete(main())
+    assert [report["message"] for report in reports] == ["socket.accept() out of system resource"] * 2
+    assert [report["exception"].errno for report in reports] == [number] * 2
+
+
+NEEDS = {
+    "create_connection": lambda loop, path: loop.create_connection(Peer, "127.0.0.1", 9),
+    "create_server": lambda loop, path: loop.create_server(Peer, "127.0.0.1", 0),
+    "create_unix_connection": lambda loop, path: loop.create_unix_connection(Peer, path),
+    "create_unix_server": lambda loop, path: loop.create_unix_server(Peer, path),
+    "create_datagram_endpoint": lambda loop, path: loop.create_datagram_endpoint(
+        DatagramPeer, local_addr=("127.0.0.1", 0)
+    ),
+    "open_connection": lambda loop, path: aioxide.open_connection("127.0.0.1", 9),
+    "start_server": lambda loop, path: aioxide.start_server(print, "127.0.0.1", 0),
+}
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_what_needs_a_descriptor_says_so(own, name, no_descriptors, tmp_path):
+    """Neither a hang nor a registration, and the loop goes on."""
+    forbid, allow = no_descriptors
+
+    async def main():
+        forbid()
+        # Servers try each address and say only that there was none.
+        text = "could not bind on any address" if name in {"create_server", "start_server"} else "Too many open files"
+        with pytest.raises(OSError, match=text):
+            await NEEDS[name](own, str(tmp_path / "socket"))
+        allow()
+        assert not own._transports
+
+    own.run_until_complete(main())
+
+
+def test_a_new_loop_needs_descriptors(no_descriptors):
+    """It raises, leaves nothing, and succeeds afterwards."""
+    forbid, allow = no_descriptors
+    before = descriptors()
+    for spare in range(4):
+        forbid()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft + spare, hard))
+        try:
+            loop = aioxide.new_event_loop()
+        except OSError as error:
+            assert error.errno == errno.EMFILE
+            assert spare < 3
+        else:
+            loop.close()
+        finally:
+            allow()
+        assert descriptors() == before
+    aioxide.new_event_loop().close()
+
+
+def test_accepting_by_hand_without_descriptors(loop, no_descriptors):
+    """The error comes out of sock_accept(), and the connection can be had later."""
+    forbid, allow = no_descriptors
+
+    async def main():
+        with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
+            listener.setblocking(False)
+            forbid()
+            with pytest.raises(OSError, match="Too many open files"):
+                await loop.sock_accept(listener)
+            allow()
+            connection, _ = await loop.sock_accept(listener)
+            connection.close()
+
+    loop.run_until_complete(main())
+
+
+# Nobody there.
+
+
+@pytest.mark.parametrize("connect", ["transport", "socket", "stream"])
+def test_nobody_listens(loop, connect):
+    async def main():
+        with socket.socket() as silent:
+            silent.bind(("127.0.0.1", 0))
+            address = silent.getsockname()
+            before = descriptors()
+            for _ in range(3):
+                with pytest.raises(ConnectionRefusedError) as raised:
+                    if connect == "transport":
+                        await loop.create_connection(Peer, *address)
+                    elif connect == "stream":
+                        await asyncio.open_connection(*address)
+                    else:
+                        with socket.socket() as sock:
+                            sock.setblocking(False)
+                            await loop.sock_connect(sock, address)
+                assert raised.value.errno == errno.ECONNREFUSED
+            del raised
+            assert descriptors() == before
+
+    loop.run_until_complete(main())
+
+
+def test_no_way_there(loop):
+    """A broadcast address cannot be connected to by TCP: the system says so at once."""
+
+    async def main():
+        before = descriptors()
+        with pytest.raises(OSError) as raised:
+            await loop.create_connection(Peer, "255.255.255.255", 9)
+        assert raised.value.errno in {errno.ENETUNREACH, errno.EACCES, errno.EHOSTUNREACH}
+        assert descriptors() == before
+
+    loop.run_until_complete(main())
+
+
+def test_a_connection_that_takes_too_long(loop, aio):
+    async def main():
+        listener, waiting = full_listener()
+        with contextlib.ExitStack() as stack:
+            for sock in [listener, *waiting]:
+                stack.enter_context(sock)
+            before = descriptors()
+            with pytest.raises(TimeoutError):
+                async with aio.timeout(0.02):
+                    await loop.create_connection(Peer, *listener.getsockname())
+            assert descriptors() == before
+
+    loop.run_until_complete(main())
+
+
+# Peers that vanish.
+
+
+class Recorder(asyncio.Protocol):
+    """Knows how its connection ended."""
+
+    def __init__(self, loop):
+        self.lost = loop.create_future()
+        self.paused = False
+        self.data = bytearray()
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.data += data
+
+    def pause_writing(self):
+        self.paused = True
+
+    def resume_writing(self):
+        self.paused = False
+
+    def connection_lost(self, exc):
+        self.lost.set_result(exc)
+
+
+@contextlib.asynccontextmanager
+async def to_raw_socket(loop):
+    """A protocol connected by TCP, and the blocking socket at the other end."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        _, protocol = await loop.create_connection(lambda: Recorder(loop), *listener.getsockname())
+        far, _ = listener.accept()
+        with far:
+            yield protocol, far
+        protocol.transport.abort()
+        await asyncio.wait_for(asyncio.shield(protocol.lost), PATIENCE)
+
+
+@pytest.mark.parametrize("state", ["idle", "paused", "writing", "closing", "half_closed"])
+def test_reset(loop, state):
+    """However the transport is busy, it ends with the reset, and its socket is closed."""
+
+    async def main():
+        async with to_raw_socket(loop) as (protocol, far):
+            transport = protocol.transport
+            sock = transport.get_extra_info("socket")
+            if state == "paused":
+                transport.pause_reading()
+            if state in {"writing", "closing"}:
+                transport.write(bytes(32 << 20))
+                await turns(20)
+            if state == "closing":
+                transport.close()
+            if state == "half_closed":
+                transport.write_eof()
+            far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            far.close()
+            if state == "paused":
+                # Who does not read learns of it by writing or by reading again.
+                transport.resume_reading()
+            error = await asyncio.wait_for(protocol.lost, PATIENCE)
+            assert isinstance(error, (ConnectionResetError, BrokenPipeError))
+            assert sock.fileno() == -1
+            assert transport.is_closing()
+            if state != "half_closed":
+                transport.write(b"x")
+            assert transport.get_write_buffer_size() == 0
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.parametrize("state", ["at_once", "queued"])
+def test_broken_pipe(loop, state):
+    """The peer of a Unix socket has gone; what is written is lost, the protocol is told once."""
+
+    async def main():
+        near, far = socket.socketpair()
+        _, protocol = await loop.connect_accepted_socket(lambda: Recorder(loop), near)
+        protocol.transport.pause_reading()
+        if state == "queued":
+            protocol.transport.write(bytes(8 << 20))
+            assert protocol.paused
+        far.close()
+        protocol.transport.write(b"x")
+        error = await asyncio.wait_for(protocol.lost, PATIENCE)
+        assert isinstance(error, (BrokenPipeError, ConnectionResetError))
+        assert near.fileno() == -1
+
+    loop.run_until_complete(main())
+
+
+def test_streams_after_a_reset(loop, aio):
+    """Reading, draining and closing all tell of it, and none of them hangs."""
+
+    async def main():
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            reader, writer = await aio.open_connection(*listener.getsockname())
+            far, _ = listener.accept()
+            reading = asyncio.ensure_future(reader.read())
+            writer.write(bytes(32 << 20))
+            draining = asyncio.ensure_future(writer.drain())
+            await turns(20)
+            far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            far.close()
+            done, pending = await asyncio.wait([reading, draining], timeout=PATIENCE)
+            assert not pending
+            assert {isinstance(task.exception(), ConnectionError) for task in done} == {True}
+            with pytest.raises(ConnectionError):
+                await reader.readline()
+            with pytest.raises(ConnectionError):
+                await asyncio.wait_for(writer.wait_closed(), PATIENCE)
+
+    loop.run_until_complete(main())
+
+
+def test_every_write_is_short(loop):
+    """With the smallest buffers each call to the system takes a part only; nothing is lost or doubled."""
+
+    async def main():
+        near, far = socket.socketpair()
+        small_buffers(near, far)
+        far.setblocking(False)
+        _, protocol = await loop.connect_accepted_socket(lambda: Recorder(loop), near)
+        transport = protocol.transport
+        generator = random.Random(1)
+        sent, received = hashlib.sha256(), hashlib.sha256()
+        total = 0
+        with far:
+            for _ in range(60):
+                parts = [generator.randbytes(generator.choice([0, 1, 700, 5000, 20_000])) for _ in range(3)]
+                transport.writelines(parts)
+                transport.write(memoryview(parts[0]))
+                for part in [*parts, parts[0]]:
+                    sent.update(part)
+                    total += len(part)
+                for _ in range(generator.randrange(5)):
+                    with contextlib.suppress(BlockingIOError):
+                        received.update(far.recv(generator.randrange(1, 9000)))
+                    await asyncio.sleep(0)
+            transport.write_eof()
+            while data := await loop.sock_recv(far, 5000):
+                received.update(data)
+            assert received.digest() == sent.digest()
+        await asyncio.wait_for(protocol.lost, PATIENCE)
+
+    loop.run_until_complete(main())
+
+
+def resident():
+    """The memory of this process in bytes."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [64, pytest.param(1024, marks=pytest.mark.stress)])
+@pytest.mark.parametrize("ends", ["read", "close", "reset", "abort"])
+def test_a_peer_that_stops_reading(own, size, ends):
+    """Much is queued for it. It may read on, or go; the memory is given back either way."""
+    piece = random.Random(2).randbytes(1 << 20)
+
+    async def main():
+        async with to_raw_socket(own) as (protocol, far):
+            transport = protocol.transport
+            for _ in range(size):
+                transport.write(piece)
+            await turns(20)
+            assert protocol.paused
+            assert transport.get_write_buffer_size() > (size << 20) - (16 << 20)
+            if ends == "read":
+                far.setblocking(False)
+                transport.write_eof()
+                wanted, received = hashlib.sha256(), hashlib.sha256()
+                for _ in range(size):
+                    wanted.update(piece)
+                buffer = bytearray(1 << 20)
+                while count := await own.sock_recv_into(far, buffer):
+                    received.update(memoryview(buffer)[:count])
+                assert received.digest() == wanted.digest()
+                assert not protocol.paused
+                far.close()
+                assert await protocol.lost is None
+            elif ends == "close":
+                far.close()
+                assert isinstance(await protocol.lost, ConnectionError)
+            elif ends == "reset":
+                far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                far.close()
+                assert isinstance(await protocol.lost, ConnectionError)
+            else:
+                transport.abort()
+                assert await protocol.lost is None
+            assert transport.get_write_buffer_size() == 0
+
+    before = resident()
+    own.run_until_complete(asyncio.wait_for(main(), 10 * PATIENCE))
+    gc.collect()
+    assert resident() - before < 24 << 20
+
+
+# Everything at random.
+
+
+class Tally:
+    """What a soak has done."""
+
+    def __init__(self):
+        self.conversations = 0
+        self.bytes = 0
+        self.reports = []
+
+
+class EchoProtocol(asyncio.Protocol):
+    """Sends back what comes, at the pace of the peer; every so often it drops the connection instead."""
+
+    alive: set = set()
+
+    def __init__(self, generator):
+        self.left = generator.randrange(1, 200_000) if generator.random() < 0.1 else float("inf")
+        self.way = generator.choice(["close", "abort"])
+
+    def connection_made(self, transport):
+        self.transport = transport
+        EchoProtocol.alive.add(self)
+
+    def pause_writing(self):
+        self.transport.pause_reading()
+
+    def resume_writing(self):
+        self.transport.resume_reading()
+
+    def data_received(self, data):
+        self.transport.write(data)
+        self.left -= len(data)
+        if self.left <= 0:
+            getattr(self.transport, self.way)()
+
+    def connection_lost(self, exc):
+        EchoProtocol.alive.discard(self)
+
+
+class BufferedEcho(EchoProtocol, asyncio.BufferedProtocol):
+    """The same with a buffer of its own."""
+
+    def __init__(self, generator):
+        super().__init__(generator)
+        self.buffer = bytearray(generator.choice([100, 5000, 70_000]))
+
+    def get_buffer(self, sizehint):
+        return self.buffer
+
+    def buffer_updated(self, nbytes):
+        self.data_received(memoryview(self.buffer)[:nbytes])
+
+
+def echo_by_streams(generator):
+    async def echo(reader, writer):
+        with contextlib.suppress(ConnectionError):
+            left = generator.randrange(1, 200_000) if generator.random() < 0.1 else float("inf")
+            while left > 0 and (data := await reader.read(generator.choice([10, 1000, 65_536]))):
+                writer.write(data)
+                left -= len(data)
+                await writer.drain()
+            if generator.random() < 0.05:
+                writer.transport.abort()
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    return echo
+
+
+async def converse(generator, tally, open_connection):
+    """One connection of a client, with a random end; what came back has to be a beginning of what was sent."""
+    try:
+        reader, writer = await open_connection()
+    except ConnectionError:
+        return
+    end = generator.choice(["orderly", "orderly", "half", "half", "close", "abort", "cancel", "reset"])
+    sent = bytearray()
+    received = bytearray()
+
+    async def receive():
+        while data := await reader.read(generator.choice([1, 100, 4096, 65_536])):
+            received.extend(data)
+
+    receiving = asyncio.ensure_future(receive())
+    broken = False
+    try:
+        for _ in range(generator.randrange(6)):
+            part = generator.randbytes(generator.choice([1, 10, 1000, 10_000, 100_000]))
+            sent += part
+            writer.write(part)
+            if generator.random() < 0.7:
+                await writer.drain()
+            if generator.random() < 0.3:
+                await turns(generator.randrange(4))
+        if end == "orderly":
+            while len(received) < len(sent) and not receiving.done():
+                await asyncio.sleep(0)
+            writer.write_eof()
+            await receiving
+        elif end == "half":
+            writer.write_eof()
+            await receiving
+        elif end == "abort":
+            writer.transport.abort()
+        elif end == "reset":
+            sock = writer.get_extra_info("socket")
+            if sock.family == socket.AF_INET and not writer.is_closing():
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        elif end == "cancel":
+            receiving.cancel()
+    except ConnectionError:
+        broken = True
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+    (error,) = await asyncio.gather(receiving, return_exceptions=True)
+    assert error is None or isinstance(error, (ConnectionError, asyncio.CancelledError)), error
+    assert sent.startswith(received), "bytes were lost, doubled or changed"
+    tally.conversations += 1
+    tally.bytes += len(received)
+    return end in {"orderly", "half"} and not broken and error is None and len(received) == len(sent)
+
+
+async def soak(loop, seed, goes_on, tally, folder):
+    """Keeps 20 conversations going with servers of several kinds."""
+    generator = random.Random(seed)
+    path = str(folder / "streams")
+    servers = [
+        await loop.create_server(lambda: EchoProtocol(generator), "127.0.0.1", 0),
+        await loop.create_server(lambda: BufferedEcho(generator), "127.0.0.1", 0),
+        await loop.create_unix_server(lambda: EchoProtocol(generator), str(folder / "protocols")),
+        await aioxide.start_server(echo_by_streams(generator), "127.0.0.1", 0),
+        await aioxide.start_unix_server(echo_by_streams(generator), path),
+    ]
+
+    def opening():
+        address = generator.choice(servers).sockets[0].getsockname()
+        if isinstance(address, str):
+            return aioxide.open_unix_connection(address)
+        return aioxide.open_connection(*address)
+
+    whole = 0
+
+    async def talk():
+        nonlocal whole
+        while goes_on(tally):
+            was_whole = await converse(generator, tally, opening)
+            whole += bool(was_whole)
+
+    await asyncio.gather(*[talk() for _ in range(20)])
+    # Most orderly ones were complete, since servers drop one of ten only.
+    assert whole > tally.conversations * 0.3
+    # Every server still accepts.
+    for server in servers:
+        address = server.sockets[0].getsockname()
+        unix = isinstance(address, str)
+        for _ in range(20):
+            opened = aioxide.open_unix_connection(address) if unix else aioxide.open_connection(*address)
+            reader, writer = await opened
+            writer.write(b"x")
+            back = await reader.read(1)
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+            if back == b"x":
+                break
+        else:
+            pytest.fail("a server does not echo any more")
+        server.close()
+        await asyncio.wait_for(server.wait_closed(), PATIENCE)
+    await until(lambda: not EchoProtocol.alive)
+
+
+def run_soak(loop, seed, goes_on, folder):
+    tally = Tally()
+    loop.set_exception_handler(lambda _, context: tally.reports.append(context))
+
+    async def main():
+        before = descriptors()
+        await soak(loop, seed, goes_on, tally, folder)
+        # The tasks of the servers' streams end by themselves.
+        await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+        assert descriptors() == before
+        assert len(loop._transports) == 0
+        assert tally.reports == []
+
+    folder.mkdir()
+    loop.run_until_complete(main())
+    return tally
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("debug", [False, True], ids=["plain", "debug"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_random_connections(own, seed, debug, tmp_path):
+    """No crash, no byte lost, nothing left; servers keep accepting."""
+    own.set_debug(debug)
+    own.slow_callback_duration = 60
+    count = 100 if debug else 400
+    tally = run_soak(own, seed, lambda tally: tally.conversations < count, tmp_path / "first")
+    assert tally.conversations >= count
+
+
+@pytest.mark.slow
+@pytest.mark.stress
+def test_very_many_random_connections(own, tmp_path):
+    """The same for a minute and 10,000 connections, with memory as it was after the first 1,000."""
+    run_soak(own, 3, lambda tally: tally.conversations < 1000, tmp_path / "first")
+    gc.collect()
+    objects, memory = len(gc.get_objects()), resident()
+    end = time.monotonic() + 60
+    tally = run_soak(
+        own, 4, lambda tally: tally.conversations < 10_000 or time.monotonic() < end, tmp_path / "second"
+    )
+    assert tally.conversations >= 10_000
+    gc.collect()
+    print(f"{tally.conversations} conversations, {tally.bytes >> 20} MiB, {(resident() - memory) / 2**20:+.1f} MiB of memory")
+    assert len(gc.get_objects()) - objects < 500
+    assert resident() - memory < 16 << 20
