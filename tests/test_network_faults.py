@@ -1153,7 +1153,9 @@ async def converse(generator, tally, open_connection):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         elif end == "cancel":
             receiving.cancel()
-    except ConnectionError:
+    except OSError as error:
+        # write_eof() says ENOTCONN.
+        assert isinstance(error, ConnectionError) or error.errno == errno.ENOTCONN
         broken = True
     writer.close()
     with contextlib.suppress(ConnectionError):

@@ -129,11 +129,11 @@ def test_equal_deadlines_are_first_in_first_out(own):
     assert fired == list(range(100))
 
 
-def test_a_delay_of_nothing_makes_a_timer(loop):
+def test_a_delay_of_nothing_makes_a_timer(aio, loop):
     """It has when(), as any other."""
     for delay in (0, -1, 0.0):
         handle = loop.call_later(delay, print)
-        assert isinstance(handle, asyncio.TimerHandle)
+        assert isinstance(handle, aio.TimerHandle)
         assert abs(handle.when() - loop.time() - delay) < 1
         handle.cancel()
 
