@@ -517,6 +517,11 @@ fn after_fork_in_child() -> PyRes<()> {
 }
 
 /// How often Python forked on the way from the first process to this one.
+pub(super) fn forks() -> u32 {
+    FORKS.get()
+}
+
+/// How often Python forked on the way from the first process to this one.
 static FORKS: GilCell<u32> = GilCell::new(0);
 
 /// Are signals written to the socket of one of our loops right now?
