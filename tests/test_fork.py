@@ -265,3 +265,119 @@ def test_ctrl_c_works_in_the_child(loop):
         return in_child(check)
 
     assert loop.run_until_complete(main()) == SUCCESS
+
+
+def test_child_runs_the_inherited_loop(loop):
+    """With a selector and a waker of its own: what each registers and wakes is not the other's."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    calls = []
+    loop.add_reader(ours, lambda: calls.append(ours.recv(10)))
+
+    async def until_called():
+        while not calls:
+            await aioxide.sleep(0.001)
+
+    def child():
+        # What the parent registered stays registered, and can be removed and added again.
+        theirs.send(b"child")
+        loop.run_until_complete(aioxide.wait_for(until_called(), 10))
+        assert calls == [b"child"]
+        assert loop.remove_reader(ours)
+        assert loop.run_until_complete(everything()) == "done"
+        loop.add_signal_handler(signal.SIGUSR1, loop.stop)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        loop.run_forever()
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+    assert in_child(child) == SUCCESS
+    assert calls == []
+    theirs.send(b"parent")
+    loop.run_until_complete(aioxide.wait_for(until_called(), 10))
+    assert calls == [b"parent"]
+    assert loop.remove_reader(ours)
+    ours.close()
+    theirs.close()
+
+
+def test_child_that_registers_first_takes_the_loop_over(loop):
+    """add_reader() before the first run leaves the parent's selector alone."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    calls = []
+
+    def read():
+        calls.append(ours.recv(10))
+        loop.stop()
+
+    def child():
+        loop.add_reader(ours, read)
+        theirs.send(b"x")
+        loop.run_forever()
+        assert calls == [b"x"]
+
+    assert in_child(child) == SUCCESS
+    theirs.send(b"y")
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert calls == []
+    ours.close()
+    theirs.close()
+
+
+def test_child_forked_in_a_callback_goes_on_with_the_run(loop):
+    """Timers, descriptors and calls from threads come to the child, and the parent has its own."""
+    readable, writable = os.pipe()
+    ours, theirs = socket.socketpair()
+    got = []
+    pids = []
+
+    def read():
+        got.append(ours.recv(10))
+        thread = threading.Thread(target=loop.call_soon_threadsafe, args=(loop.stop,))
+        loop.call_later(0.001, thread.start)
+
+    def fork():
+        pids.append(os.fork())
+        theirs.send(b"x")
+
+    loop.add_reader(ours, read)
+    loop.call_soon(fork)
+    parent = os.getpid()
+    try:
+        loop.run_forever()
+        if os.getpid() != parent:
+            os.write(writable, b"child " + b" ".join(got))
+    finally:
+        if os.getpid() != parent:
+            os._exit(0)
+    os.close(writable)
+    with open(readable, "rb") as pipe:
+        child = pipe.read()
+    os.waitpid(pids[0], 0)
+    # They share the socket, so one of them may have read for both; each was told and went on.
+    assert child.startswith(b"child ")
+    assert got
+    loop.remove_reader(ours)
+    ours.close()
+    theirs.close()
+
+
+def test_child_without_descriptors_cannot_take_the_loop_over(loop):
+    """It is told, and can try again."""
+    resource = pytest.importorskip("resource")
+
+    def child():
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with socket.socket() as sock:
+            lowest = sock.fileno()
+        for spare in range(3):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + spare, limits[1]))
+            with pytest.raises(OSError, match="Too many open files"):
+                loop.run_forever()
+            assert not loop.is_running()
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert loop.run_until_complete(everything()) == "done"
+
+    assert in_child(child) == SUCCESS

@@ -166,6 +166,11 @@ impl<J> Inbox<J> {
         }
     }
 
+    /// Whether no thread holds the lock at the moment.
+    pub fn is_free(&self) -> bool {
+        self.try_lock().is_some()
+    }
+
     /// Sets a bit that ends a wait.
     fn announce(&self, bit: u8) -> WakeUp {
         if self.state.fetch_or(bit, Ordering::AcqRel) == ASLEEP {

@@ -3,11 +3,12 @@
 use std::{
     io,
     os::fd::{AsRawFd, RawFd},
+    thread,
 };
 
 use crate::{
     inbox::{Inbox, WakeUp},
-    waker::{WakerReader, WakerWriter, waker},
+    waker::{ATTEMPTS, WakerReader, WakerWriter, waker},
 };
 
 /// A loop's entrance for other threads. It outlives the loop, and is then closed.
@@ -57,6 +58,18 @@ impl<J> Remote<J> {
     /// Whether this process is a fork of the one that made the loop.
     pub(crate) fn is_forked(&self) -> bool {
         self.waker.is_forked()
+    }
+
+    /// Gives the loop that came from a parent process a waker of its own; gives it back if a thread
+    /// that is left in the parent was in the midst of something.
+    pub(crate) fn adopt(&self, waker: WakerWriter) -> Result<(), WakerWriter> {
+        for _ in 0..ATTEMPTS {
+            if self.inbox.is_free() {
+                return self.waker.adopt(waker);
+            }
+            thread::yield_now();
+        }
+        Err(waker)
     }
 
     /// The number of the waker's writing end.

@@ -18,7 +18,7 @@ mod tests;
 use std::{
     cell::{Cell, RefCell},
     io,
-    os::fd::RawFd,
+    os::fd::{AsRawFd, RawFd},
     sync::Arc,
 };
 
@@ -32,7 +32,7 @@ use crate::{
     selector::{Direction, Selector, WakerState},
     timers::{TimerHeap, TimerId},
     wait::Wait,
-    waker::WakerReader,
+    waker::{WakerReader, waker},
 };
 
 /// Turns without a wait after which the host is told to look for signals.
@@ -194,8 +194,9 @@ impl<J: Job> Scheduler<J> {
         self.turns.get()
     }
 
-    /// Whether this process is a fork of the one that made the scheduler. It is then good for
-    /// nothing but being cleared and dropped.
+    /// Whether this process is a fork of the one that made the scheduler. It shares the selector
+    /// and the waker with the parent then, and must not be used before it was
+    /// [adopted](Self::adopt), but may be cleared and dropped.
     pub fn is_forked(&self) -> bool {
         self.remote.is_forked()
     }
@@ -206,6 +207,27 @@ impl<J: Job> Scheduler<J> {
         let mut budget = self.budget.get();
         budget.exhaust();
         self.budget.set(budget);
+    }
+
+    /// In a forked child, gives the scheduler a selector and a waker of its own; what was
+    /// registered stays so. Otherwise does nothing. The wakeup descriptor has another number then.
+    ///
+    /// Fails if there are no descriptors left, or if the fork hit the moment in which another thread
+    /// of the parent woke the loop: its lock cannot be opened any more.
+    pub fn adopt(&self) -> io::Result<()> {
+        if !self.is_forked() {
+            return Ok(());
+        }
+        let (reader, writer) = waker()?;
+        let poller = self.selector.borrow().rebuilt(reader.as_raw_fd())?;
+        if self.remote.adopt(writer).is_err() {
+            return Err(io::Error::other(
+                "a thread of the parent process was waking the loop",
+            ));
+        }
+        self.selector.borrow_mut().replace(poller, &reader);
+        self.waker.replace(reader);
+        Ok(())
     }
 
     /// Begins a turn. `now_ns` reads the clock; `stopping` says that this turn is the last, which
@@ -380,11 +402,7 @@ impl<J: Job> Scheduler<J> {
 
     /// Registers a job for a direction.
     fn add(&self, fd: RawFd, direction: Direction, job: J) -> io::Result<Option<J>> {
-        if self.is_forked() {
-            return Err(io::Error::other(
-                "the selector belongs to the parent process",
-            ));
-        }
+        self.adopt()?;
         let mut job = Some(job);
         let outcome = self.selector.borrow_mut().add(fd, direction, &mut job);
         // On an error the job is dropped here, after the borrow.

@@ -5,20 +5,28 @@
 //! such as `signal.set_wakeup_fd`; their values mean nothing here.
 //!
 //! A forked child shares the pair with its parent, so a writer writes only in the process that
-//! made it.
+//! made it, until the child has [adopted](WakerWriter::adopt) the loop with a pair of its own.
 
 #[cfg(test)]
 mod tests;
 
 use std::{
+    cell::RefCell,
     io::{self, ErrorKind, Read, Write},
     os::{
         fd::{AsRawFd, RawFd},
         unix::net::UnixStream,
     },
     process,
-    sync::{Mutex, PoisonError, TryLockError},
+    sync::{
+        Mutex, MutexGuard, PoisonError, TryLockError,
+        atomic::{AtomicI32, AtomicU32, Ordering},
+    },
+    thread,
 };
+
+/// How often a lock is tried that a thread may hold which exists in the parent process only.
+pub(crate) const ATTEMPTS: u32 = 10_000;
 
 /// Makes a non-blocking socket pair that is closed on exec.
 pub(crate) fn waker() -> io::Result<(WakerReader, WakerWriter)> {
@@ -28,24 +36,26 @@ pub(crate) fn waker() -> io::Result<(WakerReader, WakerWriter)> {
     let fd = writer.as_raw_fd();
     let writer = WakerWriter {
         stream: Mutex::new(Some(writer)),
-        fd,
-        process_id: process::id(),
+        fd: AtomicI32::new(fd),
+        process_id: AtomicU32::new(process::id()),
     };
-    Ok((WakerReader { stream: reader }, writer))
+    let stream = RefCell::new(reader);
+    Ok((WakerReader { stream }, writer))
 }
 
 /// The reading end, owned by the loop.
 pub(crate) struct WakerReader {
     /// The socket.
-    stream: UnixStream,
+    stream: RefCell<UnixStream>,
 }
 
 impl WakerReader {
     /// Discards all bytes.
     pub(crate) fn drain(&self) {
         let mut bytes = [0; 1024];
+        let mut stream = self.stream.borrow_mut();
         loop {
-            match (&self.stream).read(&mut bytes) {
+            match stream.read(&mut bytes) {
                 Ok(count) if count == bytes.len() => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // Fewer than asked for: nothing is left. An error: nothing was there.
@@ -53,11 +63,16 @@ impl WakerReader {
             }
         }
     }
+
+    /// Takes the place of a reader that came from a parent process.
+    pub(crate) fn replace(&self, newer: Self) {
+        drop(self.stream.replace(newer.stream.into_inner()));
+    }
 }
 
 impl AsRawFd for WakerReader {
     fn as_raw_fd(&self) -> RawFd {
-        self.stream.as_raw_fd()
+        self.stream.borrow().as_raw_fd()
     }
 }
 
@@ -67,9 +82,9 @@ pub(crate) struct WakerWriter {
     /// takes the lock only to close.
     stream: Mutex<Option<UnixStream>>,
     /// The socket's number.
-    fd: RawFd,
+    fd: AtomicI32,
     /// The process that made the pair.
-    process_id: u32,
+    process_id: AtomicU32,
 }
 
 impl WakerWriter {
@@ -104,15 +119,45 @@ impl WakerWriter {
         }
     }
 
+    /// Takes the place of a writer that came from a parent process. Fails, and gives the newer one
+    /// back, if a thread that is left in the parent held the lock.
+    pub(crate) fn adopt(&self, newer: Self) -> Result<(), Self> {
+        let Some(mut stream) = self.lock_in_child() else {
+            return Err(newer);
+        };
+        self.fd.store(newer.as_raw_fd(), Ordering::Relaxed);
+        let newer = newer
+            .stream
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        let parents = std::mem::replace(&mut *stream, newer);
+        self.process_id.store(process::id(), Ordering::Release);
+        drop(stream);
+        drop(parents);
+        Ok(())
+    }
+
+    /// Takes the lock, unless it is held for so long that its holder cannot exist.
+    fn lock_in_child(&self) -> Option<MutexGuard<'_, Option<UnixStream>>> {
+        for _ in 0..ATTEMPTS {
+            match self.stream.try_lock() {
+                Ok(stream) => return Some(stream),
+                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => thread::yield_now(),
+            }
+        }
+        None
+    }
+
     /// Whether this process is a fork of the one that made the pair.
     pub(crate) fn is_forked(&self) -> bool {
-        process::id() != self.process_id
+        process::id() != self.process_id.load(Ordering::Acquire)
     }
 }
 
 impl AsRawFd for WakerWriter {
     fn as_raw_fd(&self) -> RawFd {
-        self.fd
+        self.fd.load(Ordering::Relaxed)
     }
 }
 
@@ -120,6 +165,7 @@ impl AsRawFd for WakerWriter {
 impl WakerWriter {
     /// Makes the pair look like one that came from a parent process.
     pub(crate) fn pretend_fork(&mut self) {
-        self.process_id = self.process_id.wrapping_add(1);
+        let process_id = self.process_id.get_mut();
+        *process_id = process_id.wrapping_add(1);
     }
 }

@@ -73,6 +73,8 @@ pub(crate) struct EventLoop {
     pub task_factory: Slot,
     /// The executor of `run_in_executor(None, …)`.
     pub default_executor: Slot,
+    /// Before how many forks the loop made it; none for somebody else's.
+    pub executor_forks: Cell<Option<u32>>,
     /// Was `shutdown_default_executor` called?
     pub executor_shutdown_called: Cell<bool>,
     /// The threads that look up names, once there were any.
@@ -151,6 +153,7 @@ impl Native for EventLoop {
             exception_handler: Slot::empty(),
             task_factory: Slot::empty(),
             default_executor: Slot::empty(),
+            executor_forks: Cell::new(None),
             executor_shutdown_called: Cell::new(false),
             resolver: Slot::empty(),
             asyncgens: Slot::empty(),

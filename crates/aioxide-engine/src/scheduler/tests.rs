@@ -521,7 +521,6 @@ fn forked_child_neither_wakes_nor_changes_the_parent() {
     let parents_remote = std::mem::replace(&mut scheduler.remote, Arc::new(remote));
     assert!(scheduler.is_forked());
 
-    assert!(scheduler.add_writer(reader.as_raw_fd(), Number(2)).is_err());
     scheduler.remote().push(Number(3)).unwrap();
     scheduler.remote().wake();
     let taken = scheduler.clear();
@@ -532,6 +531,33 @@ fn forked_child_neither_wakes_nor_changes_the_parent() {
     assert_eq!(wait.events.len(), 1);
     drop(wait);
     drop((scheduler, parents_waker, parents_remote));
+}
+
+#[test]
+fn adopted_scheduler_works_in_the_child() {
+    let (mut remote, waker) = Remote::new().unwrap();
+    remote.pretend_fork();
+    let mut scheduler = numbers();
+    let (reader, _writer) = filled_pipe();
+    scheduler.add_reader(reader.as_raw_fd(), Number(1)).unwrap();
+    scheduler.waker = waker;
+    scheduler.remote = Arc::new(remote);
+    let wakeup_fd = scheduler.wakeup_fd();
+    scheduler.adopt().unwrap();
+    assert!(!scheduler.is_forked());
+    assert_ne!(scheduler.wakeup_fd(), wakeup_fd);
+    scheduler.adopt().unwrap();
+
+    // What the parent registered, and the new waker.
+    scheduler.remote().push(Number(2)).unwrap();
+    let mut wait = wait_of(scheduler.plan(no_clock, true));
+    wait.block().unwrap();
+    scheduler.finish(wait, monotonic_ns);
+    assert_eq!(scheduler.pop(), Some(Number(2)));
+    assert_eq!(scheduler.pop(), Some(Number(1)));
+    scheduler.remove_reader(reader.as_raw_fd()).unwrap();
+    scheduler.add_reader(reader.as_raw_fd(), Number(3)).unwrap();
+    drop(scheduler.clear());
 }
 
 #[test]

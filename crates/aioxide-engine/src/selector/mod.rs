@@ -284,25 +284,39 @@ impl<J: Clone> Selector<J> {
             .filter(|(_, registration)| !registration.interest().is_empty())
     }
 
+    /// Puts a [rebuilt](Self::rebuilt) kernel's part and another waker in the place of the parent's.
+    pub(crate) fn replace(&mut self, poller: Poller, waker: &WakerReader) {
+        self.poller = Arc::new(poller);
+        self.waker_fd = waker.as_raw_fd();
+        self.changes += 1;
+    }
+
     /// Makes the kernel's part anew from the table. If that fails, the old one stays, and the next
     /// stray event is the next attempt.
     fn rebuild(&mut self) {
-        let Ok(poller) = Poller::new() else {
-            return;
-        };
-        let read = Interest::READ;
-        if poller.set(self.waker_fd, 0, Interest::NONE, read).is_err() {
-            return;
+        if let Ok(poller) = self.rebuilt(self.waker_fd) {
+            self.poller = Arc::new(poller);
         }
+    }
+
+    /// A new kernel's part for the table and a waker.
+    pub(crate) fn rebuilt(&self, waker_fd: RawFd) -> io::Result<Poller> {
+        let poller = Poller::new()?;
+        poller.set(waker_fd, 0, Interest::NONE, Interest::READ)?;
         for (fd, registration) in self.registrations() {
+            if fd == waker_fd {
+                // The number of a file that was closed behind our back.
+                continue;
+            }
             let interest = registration.interest();
             let outcome = poller.set(fd, registration.generation, Interest::NONE, interest);
             match outcome.map_err(|error| Errno::from_io_error(&error)) {
                 // Closed since it was registered, or used again for a file that is always ready.
                 Ok(()) | Err(Some(Errno::BADF | Errno::PERM)) => {}
-                Err(_) => return,
+                Err(Some(error)) => return Err(error.into()),
+                Err(None) => return Err(io::ErrorKind::Other.into()),
             }
         }
-        self.poller = Arc::new(poller);
+        Ok(poller)
     }
 }

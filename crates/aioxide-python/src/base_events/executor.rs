@@ -13,6 +13,7 @@ use crate::waiter::{Waiter, create_future, is_cancelled};
 use crate::{names, stdlib};
 
 use super::check_callback;
+use super::lifecycle::forks;
 
 /// Adds this file's methods.
 pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoop> {
@@ -31,6 +32,7 @@ pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoo
                         "executor must be ThreadPoolExecutor instance",
                     ));
                 }
+                this.executor_forks.set(None);
                 this.default_executor.set(args.req(0).clone());
                 Ok(())
             },
@@ -83,12 +85,19 @@ fn run_in_executor(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes {
 /// The default executor, made when first needed.
 fn default_executor(this: &Ref<EventLoop>) -> PyRes {
     check_default_executor(this)?;
-    if let Some(executor) = this.default_executor.get() {
+    let forks = forks();
+    // Differs: asyncio's executor waits in a forked child for threads that are the parent's.
+    let made = this.executor_forks.get();
+    let inherited = made.is_some_and(|made| made != forks);
+    if let Some(executor) = this.default_executor.get()
+        && !inherited
+    {
         return Ok(executor);
     }
     let prefix = Obj::str("asyncio")?;
     let executor =
         stdlib::thread_pool_executor()?.call_kw(&[], &[(names::thread_name_prefix(), &prefix)])?;
+    this.executor_forks.set(Some(forks));
     this.default_executor.set(executor.clone());
     Ok(executor)
 }

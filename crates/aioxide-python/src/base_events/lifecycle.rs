@@ -128,10 +128,16 @@ struct Setup {
     wakeup_fd: Option<Obj>,
 }
 
+/// In a forked child, takes the parent's loop over: with a selector and a waker of its own.
+fn adopt(this: &Ref<EventLoop>) -> PyRes<()> {
+    this.scheduler()?.adopt().map_err(|error| os_error(&error))
+}
+
 /// Prepares the thread for the loop.
 fn set_up(this: &Ref<EventLoop>) -> PyRes<Setup> {
     this.check_closed()?;
     check_running(this)?;
+    adopt(this)?;
     track_origins(this, this.debug.get())?;
     let agen_hooks = stdlib::get_asyncgen_hooks()?.call([])?;
     this.thread_id.set(ident());
@@ -256,7 +262,13 @@ fn run_forever(this: &Ref<EventLoop>) -> PyRes<()> {
 /// Turns until the loop is stopped or an exception leaves it.
 fn run_turns(this: &Ref<EventLoop>) -> PyRes<()> {
     this.scheduler()?.begin_run();
+    let mut forks = FORKS.get();
     loop {
+        if FORKS.get() != forks {
+            // A callback forked, and this is the child, which goes on. Often it does not.
+            forks = FORKS.get();
+            adopt(this)?;
+        }
         turn(this)?;
         if this.stopping.get() {
             return Ok(());
@@ -497,12 +509,21 @@ pub(super) fn watch_forks() -> PyRes<()> {
 
 /// In the child: no loop is running, and signals must not be written to the parent's socket.
 fn after_fork_in_child() -> PyRes<()> {
+    FORKS.set(FORKS.get().wrapping_add(1));
     if SIGNALS_ARE_OURS.get() {
         SIGNALS_ARE_OURS.set(false);
         stdlib::set_wakeup_fd()?.call([&Obj::int(-1)?])?;
     }
     stdlib::set_running_loop()?.call([&Obj::none()]).map(drop)
 }
+
+/// How often Python forked on the way from the first process to this one.
+pub(super) fn forks() -> u32 {
+    FORKS.get()
+}
+
+/// How often Python forked on the way from the first process to this one.
+static FORKS: GilCell<u32> = GilCell::new(0);
 
 /// Are signals written to the socket of one of our loops right now?
 static SIGNALS_ARE_OURS: GilCell<bool> = GilCell::new(false);

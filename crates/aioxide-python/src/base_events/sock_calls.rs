@@ -5,6 +5,7 @@ use std::cell::Cell;
 
 use crate::events::Direction;
 use crate::ffi::{Buffer, Builtin, Obj, PyRes, Raised, Slot, Visit};
+use crate::waiter::{exception_of, is_cancelled, result_of};
 use crate::{names, stdlib};
 
 use super::sock_native::{self, Call};
@@ -244,6 +245,15 @@ impl Operation for Accept {
 
     fn attempt(&self, sock: &Obj) -> PyRes<Option<Obj>> {
         unless_blocked(accept(sock))
+    }
+
+    // Differs: asyncio leaves the connection to the garbage collector, which warns.
+    fn undelivered(&self, future: &Obj) -> PyRes<()> {
+        if is_cancelled(future)? || exception_of(future)?.is_some() {
+            return Ok(());
+        }
+        let [connection, _] = pair(&result_of(future)?)?;
+        connection.method(names::close(), []).map(drop)
     }
 
     fn traverse(&self, _: &mut Visit<'_>) {}

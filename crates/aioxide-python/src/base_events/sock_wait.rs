@@ -40,6 +40,11 @@ pub(super) trait Operation: 'static {
         Ok(())
     }
 
+    /// An attempt gave the future its outcome, but whoever waited was cancelled before it could take it.
+    fn undelivered(&self, _future: &Obj) -> PyRes<()> {
+        Ok(())
+    }
+
     /// Shows what is held to the collector.
     fn traverse(&self, visit: &mut Visit<'_>);
 
@@ -53,6 +58,8 @@ trait Attempts {
     fn attempt(&self, sock: &Obj) -> PyRes<Option<Obj>>;
     /// See [`Operation::abandon`].
     fn abandon(&self) -> PyRes<()>;
+    /// See [`Operation::undelivered`].
+    fn undelivered(&self, future: &Obj) -> PyRes<()>;
     /// See [`Operation::traverse`].
     fn traverse(&self, visit: &mut Visit<'_>);
     /// See [`Operation::clear`].
@@ -66,6 +73,10 @@ impl<O: Operation> Attempts for O {
 
     fn abandon(&self) -> PyRes<()> {
         Operation::abandon(self)
+    }
+
+    fn undelivered(&self, future: &Obj) -> PyRes<()> {
+        Operation::undelivered(self, future)
     }
 
     fn traverse(&self, visit: &mut Visit<'_>) {
@@ -213,7 +224,11 @@ impl Wait {
     fn go_on(&mut self, loop_: &Ref<EventLoop>, sent: PyRes<Sent>) -> PyRes<Sent> {
         match sent {
             Ok(Sent::Yield(_)) => sent,
-            outcome => finally(outcome, || self.handle.end(loop_)),
+            Ok(_) => finally(sent, || self.handle.end(loop_)),
+            Err(_) => finally(sent, || {
+                let ended = self.handle.end(loop_);
+                finally(ended, || self.handle.undelivered(self.waiter.future()))
+            }),
         }
     }
 
@@ -265,6 +280,14 @@ impl Ref<SocketWait> {
         });
         self.forget();
         outcome
+    }
+
+    /// The coroutine ends with an error; maybe the future has a result nevertheless.
+    fn undelivered(&self, future: &Obj) -> PyRes<()> {
+        match &self.operation {
+            Some(operation) if is_done(future)? => operation.undelivered(future),
+            _ => Ok(()),
+        }
     }
 
     /// Makes an attempt, and gives the future its outcome if there is one.
