@@ -18,6 +18,13 @@ import pytest
 
 import aioxide
 
+
+def forget(last):
+    """Drops the last references to objects, and collects what is left of them."""
+    last.clear()
+    gc.collect()
+
+
 LOCALHOST = "127.0.0.1"
 
 
@@ -341,7 +348,7 @@ def test_wrong_address_of_a_connected_transport(loop, pair):
     with pytest.raises(ValueError, match="Invalid address: must be None or ") as caught:
         client.transport.sendto(b"x", (LOCALHOST, 9))
     assert str(caught.value) == f"Invalid address: must be None or {own}"
-    client.transport.sendto(b"x", tuple(list(own)))
+    client.transport.sendto(b"x", tuple(own))
     until(loop, server, lambda: server.data)
 
 
@@ -360,7 +367,7 @@ def test_alternating_addresses(loop):
         for receiver, _ in receivers:
             sender.sendto(b"%d" % round_, receiver.get_extra_info("sockname"))
             # An equal tuple that is another object.
-            sender.sendto(b"again", tuple(list(receiver.get_extra_info("sockname"))))
+            sender.sendto(b"again", tuple(receiver.get_extra_info("sockname")))
     for _, protocol in receivers:
         until(loop, protocol, lambda protocol=protocol: len(protocol.data) == 20)
         assert protocol.data[::2] == [b"%d" % round_ for round_ in range(10)]
@@ -431,7 +438,7 @@ def test_too_long(loop, pair):
 
 @pytest.mark.logs_errors
 def test_noncontiguous_data_is_fatal(loop, pair):
-    server, client = pair
+    _server, client = pair
     reports = []
     loop.set_exception_handler(lambda loop, context: reports.append(context))
     client.transport.sendto(memoryview(b"abcdef")[::2])
@@ -492,7 +499,7 @@ def test_interrupts_leave_the_loop(loop, pair, error):
 
 
 def test_writes_after_the_end_warn(loop, pair, caplog):
-    server, client = pair
+    _server, client = pair
     client.transport.abort()
     for _ in range(8):
         client.transport.sendto(b"x")
@@ -830,7 +837,7 @@ def test_addresses_of_two_families(loop):
 
 def test_address_in_use(loop):
     transport, _ = endpoint(loop, local_addr=(LOCALHOST, 0))
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(OSError, match="Errno") as caught:
         endpoint(loop, local_addr=transport.get_extra_info("sockname"))
     assert caught.value.errno == errno.EADDRINUSE
     close(loop, transport)
@@ -847,7 +854,7 @@ def test_first_error_is_raised_and_the_next_candidate_tried(loop):
         return infos
 
     loop.getaddrinfo = getaddrinfo
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(OSError, match="Errno") as caught:
         endpoint(loop, local_addr=("name", 5))
     assert caught.value.errno == errno.EADDRINUSE
     infos.append((socket.AF_INET, socket.SOCK_DGRAM, 0, "", (LOCALHOST, 0)))
@@ -862,7 +869,9 @@ def test_first_error_is_raised_and_the_next_candidate_tried(loop):
 def test_name_is_resolved(loop):
     transport, protocol = endpoint(loop, local_addr=("localhost", 0), family=socket.AF_INET)
     assert transport.get_extra_info("sockname")[0] == LOCALHOST
-    client, _ = endpoint(loop, remote_addr=("localhost", transport.get_extra_info("sockname")[1]), family=socket.AF_INET)
+    client, _ = endpoint(
+        loop, remote_addr=("localhost", transport.get_extra_info("sockname")[1]), family=socket.AF_INET
+    )
     client.sendto(b"x")
     until(loop, protocol, lambda: protocol.data)
     close(loop, transport, client)
@@ -912,7 +921,7 @@ def test_broadcast_arrives(loop):
 
 
 def test_family_alone(loop):
-    transport, protocol = endpoint(loop, family=socket.AF_INET)
+    transport, _protocol = endpoint(loop, family=socket.AF_INET)
     receiver, got = endpoint(loop, local_addr=(LOCALHOST, 0))
     transport.sendto(b"x", receiver.get_extra_info("sockname"))
     until(loop, got, lambda: got.data)
@@ -956,10 +965,8 @@ def test_subclass_of_socket_keeps_its_methods(loop):
 def test_unix_datagrams(loop, tmp_path):
     path = str(tmp_path / "sock")
     server, sp = endpoint(loop, local_addr=path, family=socket.AF_UNIX)
-    client, cp = endpoint(loop, remote_addr=path, family=socket.AF_UNIX)
-    named, np = endpoint(
-        loop, local_addr=str(tmp_path / "other"), remote_addr=path, family=socket.AF_UNIX
-    )
+    client, _cp = endpoint(loop, remote_addr=path, family=socket.AF_UNIX)
+    named, np = endpoint(loop, local_addr=str(tmp_path / "other"), remote_addr=path, family=socket.AF_UNIX)
     client.sendto(b"nameless")
     named.sendto(b"named")
     until(loop, sp, lambda: len(sp.data) == 2)
@@ -974,10 +981,10 @@ def test_unix_datagrams(loop, tmp_path):
 def test_abstract_unix_names(loop):
     name = f"\0aioxide-test-{os.getpid()}-{id(loop)}"
     server, sp = endpoint(loop, local_addr=name, family=socket.AF_UNIX)
-    client, cp = endpoint(loop, remote_addr=name, family=socket.AF_UNIX)
+    client, _cp = endpoint(loop, remote_addr=name, family=socket.AF_UNIX)
     client.sendto(b"x")
     until(loop, sp, lambda: sp.data)
-    other, op = endpoint(loop, local_addr=name + "o", family=socket.AF_UNIX)
+    other, _op = endpoint(loop, local_addr=name + "o", family=socket.AF_UNIX)
     other.sendto(b"y", name.encode())
     until(loop, sp, lambda: len(sp.data) == 2)
     assert sp.events[-1][2] == name.encode() + b"o"
@@ -995,7 +1002,7 @@ def test_stale_unix_socket_is_removed(loop, tmp_path):
 def test_other_file_is_not_removed(loop, tmp_path):
     path = tmp_path / "file"
     path.write_text("kept")
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(OSError, match="Errno") as caught:
         endpoint(loop, local_addr=str(path), family=socket.AF_UNIX)
     assert caught.value.errno == errno.EADDRINUSE
     assert path.read_text() == "kept"
@@ -1055,7 +1062,7 @@ def test_no_descriptor_is_leaked(aio, loop):
 
     for _ in range(3):
         close(loop, endpoint(loop, local_addr=(LOCALHOST, 0))[0])
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match="Errno"):
             endpoint(loop, local_addr=("192.0.2.1", 9))
         if not is_stdlib(aio):
             # The stdlib leaves that socket to the garbage collector, with a warning.
@@ -1181,16 +1188,17 @@ def test_unclosed_transport_warns(aio):
     text = repr(transport)
     assert text == f"<_SelectorDatagramTransport fd={sock.fileno()}>"
     protocol.transport = None
+    last = [transport]
+    del transport
     with pytest.warns(ResourceWarning) as caught:
-        del transport
-        gc.collect()
+        forget(last)
     assert [str(warning.message) for warning in caught] == [f"unclosed transport {text}"]
     assert sock.fileno() == -1
 
 
 def test_closed_loop(aio):
     loop = asyncio.SelectorEventLoop() if is_stdlib(aio) else aioxide.new_event_loop()
-    transport, protocol = endpoint(loop, local_addr=(LOCALHOST, 0))
+    transport, _protocol = endpoint(loop, local_addr=(LOCALHOST, 0))
     loop.close()
     with pytest.raises(RuntimeError, match="Event loop is closed"):
         transport.close()
@@ -1203,7 +1211,7 @@ def test_closed_loop(aio):
 
 
 def test_repr(loop):
-    transport, protocol, reader = unread_unix_sender(loop)
+    transport, _protocol, reader = unread_unix_sender(loop)
     fd = transport._sock_fd
     assert repr(transport) == f"<_SelectorDatagramTransport fd={fd} read=polling write=<idle, bufsize=0>>"
     fill(transport)
@@ -1259,7 +1267,7 @@ def test_sending_from_another_thread_s_loop(aio):
     thread.start()
     ready.wait(10)
     loop = asyncio.SelectorEventLoop() if is_stdlib(aio) else aioxide.new_event_loop()
-    transport, protocol = endpoint(loop, remote_addr=address[0])
+    transport, _protocol = endpoint(loop, remote_addr=address[0])
     for number in range(100):
         transport.sendto(b"%d" % number)
     thread.join(30)

@@ -101,8 +101,8 @@ def module_of(file: pathlib.PurePosixPath) -> str:
 def layers(crate: str) -> dict[str, list[str]]:
     """The modules of a crate in the documented order, each with its parts.
 
-    Below the heading of its crate each layer is a module, perhaps a colon and its parts, perhaps two dashes and a remark;
-    semicolons stand between them.
+    Below the heading of its crate stand the layers, with semicolons between them: each a module, perhaps a colon and
+    its parts, perhaps two dashes and a remark.
     """
     section = re.search(
         rf"^#+ Modules of `{crate}`$\n\n(?P<list>.*?)\n\n",

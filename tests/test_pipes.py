@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import gc
 import hashlib
+import io
 import os
 import socket
 import tty
@@ -12,6 +13,12 @@ import weakref
 import pytest
 
 import aioxide
+
+
+def forget(last):
+    """Drops the last references to objects, and collects what is left of them."""
+    last.clear()
+    gc.collect()
 
 
 def is_stdlib(aio):
@@ -94,7 +101,7 @@ def reader(loop):
     """A transport that reads, its protocol, and the descriptor to write to."""
     read, write = os.pipe()
     transport, protocol = read_pipe(loop, read)
-    write = open(write, "wb", 0)
+    write = io.FileIO(write, "w")
     yield transport, protocol, write
     write.close()
     if not lost(protocol):
@@ -108,7 +115,7 @@ def writer(loop):
     read, write = os.pipe()
     os.set_blocking(read, False)
     transport, protocol = write_pipe(loop, write)
-    read = open(read, "rb", 0)
+    read = io.FileIO(read)
     yield transport, protocol, read
     read.close()
     if not lost(protocol):
@@ -232,7 +239,7 @@ def test_other_files_are_read(loop, tmp_path, kind):
     else:
         read, write = os.openpty()
         tty.setraw(write)
-    transport, protocol = read_pipe(loop, read)
+    _transport, protocol = read_pipe(loop, read)
     os.write(write, b"text")
     until(loop, protocol, lambda: protocol.received == b"text")
     os.close(write)
@@ -266,7 +273,7 @@ def test_senseless_pipes(aio, loop, method):
     with pytest.raises(AttributeError):
         run(loop, getattr(loop, method)(Recorder, None))
     read, write = os.pipe()
-    closed = open(read, "rb", 0)
+    closed = io.FileIO(read)
     closed.close()
     with pytest.raises(ValueError, match="closed file"):
         run(loop, getattr(loop, method)(Recorder, closed))
@@ -402,7 +409,7 @@ def test_close_waits_for_the_buffer(loop, writer, end):
 
 
 def test_abort_drops_the_buffer(aio, loop, writer):
-    transport, protocol, file = writer
+    transport, protocol, _file = writer
     fill(transport)
     transport.abort()
     if not is_stdlib(aio):
@@ -416,7 +423,7 @@ def test_abort_drops_the_buffer(aio, loop, writer):
 
 
 def test_peer_closes(loop, writer):
-    transport, protocol, file = writer
+    _transport, protocol, file = writer
     file.close()
     until(loop, protocol, lambda: lost(protocol))
     assert protocol.events[-1] == ("lost", None)
@@ -472,15 +479,13 @@ def test_other_files_are_written(loop, tmp_path, kind):
 def test_bulk(loop):
     read, write = os.pipe()
     in_transport, source = write_pipe(loop, write)
-    out_transport, sink = read_pipe(loop, read)
+    _out_transport, sink = read_pipe(loop, read)
     sent, got = hashlib.sha256(), hashlib.sha256()
     sink.data_received = got.update
 
     async def pump():
-        number = 0
-        for _ in range(400):
+        for number in range(400):
             chunk = number.to_bytes(4, "big") * (1 + number * 977 % 30_000)
-            number += 1
             sent.update(chunk)
             in_transport.write(chunk)
             while source.kinds().count("pause") > source.kinds().count("resume"):
@@ -601,7 +606,7 @@ def test_raising_flow_control(loop, callback):
     setattr(Raising, callback, raising)
     read, write = os.pipe()
     os.set_blocking(read, False)
-    transport, protocol = write_pipe(loop, write, Raising)
+    transport, _protocol = write_pipe(loop, write, Raising)
     transport.set_write_buffer_limits(high=0)
     count = fill(transport)
     with open(read, "rb", 0) as file:
@@ -622,7 +627,7 @@ def test_callbacks_do_not_leak_their_context(loop):
             super().note(kind, *event)
 
     read, write = os.pipe()
-    transport, protocol = read_pipe(loop, read, Setting)
+    _transport, protocol = read_pipe(loop, read, Setting)
     os.write(write, b"x")
     os.close(write)
     until(loop, protocol, lambda: lost(protocol))
@@ -661,7 +666,7 @@ def test_callbacks_share_the_context_of_the_creation(aio, loop):
 def test_cancelled_before_connection_made(loop, method, end):
     read, write = os.pipe()
     fd, other = (read, write) if method == "connect_read_pipe" else (write, read)
-    file = open(fd, "rb" if fd == read else "wb", 0)
+    file = io.FileIO(fd, "r" if fd == read else "w")
     protocol = Recorder()
 
     async def main():
@@ -701,7 +706,7 @@ def test_no_descriptor_is_leaked(loop):
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
         read, write = os.pipe()
-        (reader, rp), (writer, wp) = read_pipe(loop, read), write_pipe(loop, write)
+        (_reader, rp), (writer, _wp) = read_pipe(loop, read), write_pipe(loop, write)
         writer.write(b"x")
         writer.close()
         until(loop, rp, lambda: lost(rp))
@@ -734,9 +739,10 @@ def test_unclosed_transport_warns(aio, end):
     text = repr(transport)
     assert text.endswith("open>")
     protocol.transport = None
+    last = [transport]
+    del transport
     with pytest.warns(ResourceWarning) as caught:
-        del transport
-        gc.collect()
+        forget(last)
     assert [str(warning.message) for warning in caught] == [f"unclosed transport {text}"]
     assert pipe.closed
     os.close(write if end == "read" else read)

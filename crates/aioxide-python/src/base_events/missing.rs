@@ -1,4 +1,4 @@
-//! What an event loop has in asyncio and not yet here: the network, TLS, pipes, subprocesses.
+//! What an event loop has in asyncio and not yet here: subprocesses.
 //!
 //! Each method is there with asyncio's signature and says what is missing. As those of
 //! `AbstractEventLoop`, which are `async def` too, it does so when it is awaited.
@@ -33,8 +33,6 @@ macro_rules! missing {
 /// Adds this file's methods.
 #[rustfmt::skip]
 pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoop> {
-    let builder = missing! { builder;
-    };
     missing! { builder;
         "subprocess_shell" "self, protocol_factory, cmd, *, stdin=-1, stdout=-1, stderr=-1, universal_newlines=False, shell=True, bufsize=0, encoding=None, errors=None, text=None, **kwargs";
         "subprocess_exec" "self, protocol_factory, program, *args, stdin=-1, stdout=-1, stderr=-1, universal_newlines=False, shell=False, bufsize=0, encoding=None, errors=None, text=None, **kwargs";
