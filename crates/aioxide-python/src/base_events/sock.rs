@@ -15,6 +15,7 @@ use super::connections::{Resolved, ensure_resolved};
 use super::sock_calls::{
     Accept, Connect, Recv, RecvFrom, RecvFromInto, RecvInto, SendAll, SendTo, unpack,
 };
+use super::sock_native::plain_number;
 use super::sock_wait::{Operation, Wait};
 
 /// Adds this file's methods.
@@ -287,9 +288,9 @@ impl SockConnect {
             return self.connect(&sock, address);
         }
         let wanted = [
-            &sock.getattr(names::family())?,
-            &sock.getattr(names::type_())?,
-            &sock.getattr(names::proto())?,
+            &plain_number(&sock, names::family())?,
+            &plain_number(&sock, names::type_())?,
+            &plain_number(&sock, names::proto())?,
             &Obj::int(0)?,
         ];
         match ensure_resolved(&self.loop_, &address, wanted)? {
@@ -386,12 +387,9 @@ fn first_address(infos: &Obj) -> PyRes {
 
 /// Is it a socket whose addresses name a host?
 fn is_internet(sock: &Obj) -> PyRes<bool> {
-    let family = sock.getattr(names::family())?;
+    let family = plain_number(sock, names::family())?;
     if family.equals(stdlib::af_inet()?)? {
         return Ok(true);
     }
-    Ok(
-        stdlib::has_ipv6()?.truth()?
-            && sock.getattr(names::family())?.equals(stdlib::af_inet6()?)?,
-    )
+    Ok(stdlib::has_ipv6()?.truth()? && family.equals(stdlib::af_inet6()?)?)
 }

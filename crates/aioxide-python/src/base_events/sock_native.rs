@@ -61,6 +61,15 @@ pub(super) fn accepts_as_usual(sock: &Obj) -> PyRes<bool> {
     Ok(usual)
 }
 
+/// `family`, `type` or `proto` of a socket as the plain number that C has, without making an enumeration's member of it.
+pub(super) fn plain_number(sock: &Obj, name: &Obj) -> PyRes {
+    if !sock.is_exactly(stdlib::socket_class()?) {
+        return sock.getattr(name);
+    }
+    let member = stdlib::c_socket_class()?.getattr(name)?;
+    member.method(names::dunder_get(), [sock])
+}
+
 /// The descriptor of a socket that may be used without its methods, asked anew for each call.
 fn descriptor(sock: &Obj) -> PyRes<Option<i32>> {
     if !sock.is_exactly(stdlib::socket_class()?) || !is_untouched(sock)? {
