@@ -89,8 +89,10 @@ def way(request, loop, monkeypatch):
 @pytest.mark.parametrize(
     ("offset", "count"), [(0, None), (1000, None), (1000, 5_000_001), (5, SIZE * 2), (0, 1 << 70)]
 )
-def test_file_arrives(loop, pair, file, data, way, offset, count):
+def test_file_arrives(aio, loop, pair, file, data, way, offset, count):
     near, far = pair
+    if count == 1 << 70 and aio is asyncio and sys.version_info < (3, 13):
+        pytest.skip("the stdlib before 3.13 hands the count to the system call as it is: OverflowError")
     if count == 1 << 70 and way == "fallback":
         pytest.skip("as any count beyond the end")
     expected = data[offset:] if count is None else data[offset : offset + count]
