@@ -128,7 +128,9 @@ def test_small_file_takes_no_turn(aio, loop, pair, tmp_path):
 
 
 @pytest.mark.parametrize("offset", [5, 6, 1 << 40])
-def test_offset_at_and_beyond_the_end(loop, pair, tmp_path, way, offset):
+def test_offset_at_and_beyond_the_end(aio, loop, pair, tmp_path, way, offset):
+    if aio is asyncio and way == "native" and sys.version_info < (3, 14):
+        pytest.skip("the stdlib before 3.14 leaves the file's position alone if nothing was sent")
     path = tmp_path / "file"
     path.write_bytes(b"hello")
     with path.open("rb") as file:
@@ -325,7 +327,9 @@ def test_file_closed_while_it_is_sent(aio, loop, pair, file, tmp_path):
     assert not loop.remove_writer(near)
 
 
-def test_peer_that_is_gone(loop, pair, file, way):
+def test_peer_that_is_gone(aio, loop, pair, file, way):
+    if aio is asyncio and way == "native" and sys.version_info < (3, 14):
+        pytest.skip("the stdlib before 3.14 leaves the file's position alone if nothing was sent")
     near, far = pair
     far.close()
     with pytest.raises(BrokenPipeError):
