@@ -88,8 +88,10 @@ def way(request, loop, monkeypatch):
 
 
 @pytest.mark.parametrize(("offset", "count"), [(0, None), (1000, None), (1000, 5_000_001), (5, SIZE * 2), (0, 1 << 70)])
-def test_file_arrives(loop, pair, file, data, way, offset, count):
+def test_file_arrives(aio, loop, pair, file, data, way, offset, count):
     near, far = pair
+    if count == 1 << 70 and aio is asyncio and sys.version_info < (3, 13):
+        pytest.skip("the stdlib before 3.13 hands the count to the system call as it is: OverflowError")
     if count == 1 << 70 and way == "fallback":
         pytest.skip("as any count beyond the end")
     expected = data[offset:] if count is None else data[offset : offset + count]
@@ -125,7 +127,9 @@ def test_small_file_takes_no_turn(aio, loop, pair, tmp_path):
 
 
 @pytest.mark.parametrize("offset", [5, 6, 1 << 40])
-def test_offset_at_and_beyond_the_end(loop, pair, tmp_path, way, offset):
+def test_offset_at_and_beyond_the_end(aio, loop, pair, tmp_path, way, offset):
+    if aio is asyncio and way == "native" and sys.version_info < (3, 14):
+        pytest.skip("the stdlib before 3.14 leaves the file's position alone if nothing was sent")
     path = tmp_path / "file"
     path.write_bytes(b"hello")
     with path.open("rb") as file:
@@ -322,7 +326,9 @@ def test_file_closed_while_it_is_sent(aio, loop, pair, file, tmp_path):
     assert not loop.remove_writer(near)
 
 
-def test_peer_that_is_gone(loop, pair, file, way):
+def test_peer_that_is_gone(aio, loop, pair, file, way):
+    if aio is asyncio and way == "native" and sys.version_info < (3, 14):
+        pytest.skip("the stdlib before 3.14 leaves the file's position alone if nothing was sent")
     near, far = pair
     far.close()
     with pytest.raises(BrokenPipeError):
