@@ -329,39 +329,43 @@ def test_child_that_registers_first_takes_the_loop_over(loop):
 def test_child_forked_in_a_callback_goes_on_with_the_run(loop):
     """Timers, descriptors and calls from threads come to the child, and the parent has its own."""
     readable, writable = os.pipe()
-    ours, theirs = socket.socketpair()
-    got = []
-    pids = []
+    pairs = {"parent": socket.socketpair(), "child": socket.socketpair()}
+    names, got, pids = ["parent"], [], []
 
-    def read():
-        got.append(ours.recv(10))
+    def read(name):
+        got.append((name, pairs[name][0].recv(10)))
         thread = threading.Thread(target=loop.call_soon_threadsafe, args=(loop.stop,))
         loop.call_later(0.001, thread.start)
 
     def fork():
         pids.append(os.fork())
-        theirs.send(b"x")
+        if pids == [0]:
+            signal.alarm(30)
+            names[0] = "child"
+        other = "parent" if pids == [0] else "child"
+        assert loop.remove_reader(pairs[other][0])
+        pairs[names[0]][1].send(b"x")
 
-    loop.add_reader(ours, read)
+    for name, (ours, _) in pairs.items():
+        loop.add_reader(ours, read, name)
     loop.call_soon(fork)
-    parent = os.getpid()
     try:
         loop.run_forever()
-        if os.getpid() != parent:
-            os.write(writable, b"child " + b" ".join(got))
+        if pids == [0]:
+            os.write(writable, repr(got).encode())
     finally:
-        if os.getpid() != parent:
+        if pids == [0]:
             os._exit(0)
     os.close(writable)
-    with open(readable, "rb") as pipe:
+    with open(readable) as pipe:
         child = pipe.read()
     os.waitpid(pids[0], 0)
-    # They share the socket, so one of them may have read for both; each was told and went on.
-    assert child.startswith(b"child ")
-    assert got
-    loop.remove_reader(ours)
-    ours.close()
-    theirs.close()
+    assert child == "[('child', b'x')]"
+    assert got == [("parent", b"x")]
+    for ours, theirs in pairs.values():
+        loop.remove_reader(ours)
+        ours.close()
+        theirs.close()
 
 
 def test_child_without_descriptors_cannot_take_the_loop_over(loop):

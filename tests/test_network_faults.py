@@ -14,10 +14,9 @@ import os
 import random
 import resource
 import socket
+import ssl
 import struct
-import sys
 import time
-import warnings
 
 import pytest
 
@@ -185,7 +184,7 @@ async def serving(loop, make=None):
         yield server.sockets[0].getsockname()
     finally:
         server.close()
-        server.close_clients() if hasattr(server, "close_clients") else None
+        server.close_clients()
         await asyncio.wait_for(server.wait_closed(), PATIENCE)
 
 
@@ -430,8 +429,6 @@ async def sendfile_after_much_else(loop, attempt, tmp_path):
 
 @scenario
 async def start_tls(loop, attempt, tmp_path):
-    import ssl
-
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     async with connected(loop) as (transport, far):
         await attempt(loop.start_tls(transport, Peer(), context, server_hostname="nobody"))
@@ -440,8 +437,6 @@ async def start_tls(loop, attempt, tmp_path):
 
 @scenario
 async def create_connection_with_tls(loop, attempt, tmp_path):
-    import ssl
-
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     # The server never answers.
     async with serving(loop) as (host, port):
@@ -501,7 +496,8 @@ async def open_connection(loop, attempt, tmp_path):
 
 @scenario
 async def start_server(loop, attempt, tmp_path):
-    await attempt(aioxide.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0), clean=lambda s: s.close())
+    coroutine = aioxide.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    await attempt(coroutine, clean=lambda server: server.close())
 
 
 @scenario
@@ -572,8 +568,6 @@ async def stream_wait_closed(loop, attempt, tmp_path):
 
 @scenario
 async def stream_start_tls(loop, attempt, tmp_path):
-    import ssl
-
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     async with streams() as (reader, writer, far):
         await attempt(writer.start_tls(context, server_hostname="nobody"))
@@ -688,11 +682,11 @@ def test_servers_accept_again_when_there_are_descriptors(own, kind, servers, no_
 
 
 @pytest.mark.parametrize("number", [errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
-def test_accept_without_resources(loop, number, monkeypatch):
+def test_accept_without_resources(own, number, monkeypatch):
     """The whole system has none left: reported once, then accepted."""
     monkeypatch.setattr(asyncio.constants, "ACCEPT_RETRY_DELAY", 0.01)
     reports = []
-    loop.set_exception_handler(lambda _, context: reports.append(context))
+    own.set_exception_handler(lambda _, context: reports.append(context))
 
     class Failing(socket.socket):
         failures = 2
@@ -706,12 +700,12 @@ def test_accept_without_resources(loop, number, monkeypatch):
     async def main():
         listening = Failing()
         listening.bind(("127.0.0.1", 0))
-        async with await loop.create_server(Peer, sock=listening):
+        async with await own.create_server(Peer, sock=listening):
             with socket.create_connection(listening.getsockname()):
                 await until(lambda: Peer.connected)
             await until(lambda: not Peer.connected)
 
-    loop.run_until_complete(main())
+    own.run_until_complete(main())
     assert [report["message"] for report in reports] == ["socket.accept() out of system resource"] * 2
     assert [report["exception"].errno for report in reports] == [number] * 2
 
@@ -1261,6 +1255,7 @@ def test_very_many_random_connections(own, tmp_path):
     )
     assert tally.conversations >= 10_000
     gc.collect()
-    print(f"{tally.conversations} conversations, {tally.bytes >> 20} MiB, {(resident() - memory) / 2**20:+.1f} MiB of memory")
+    grown = (resident() - memory) / 2**20
+    print(f"{tally.conversations} conversations, {tally.bytes >> 20} MiB, {grown:+.1f} MiB of memory")
     assert len(gc.get_objects()) - objects < 500
     assert resident() - memory < 16 << 20

@@ -7,16 +7,16 @@ What other files test is named here and not tested again:
 | a patched loop.time() drives the timers | test_base_events.py: test_clock_of_a_test |
 | very long, infinite and past delays | test_base_events.py: test_delays_that_never_end, test_delays_that_are_over |
 | nested runs and runs in two threads are refused | test_interrupt.py: test_nested_run_is_refused |
-| Ctrl-C on an idle loop acts at once | test_interrupt.py: test_ctrl_c_on_an_idle_run_from_another_process |
-| call_soon_threadsafe in a Python signal handler wakes it | test_interrupt.py: test_python_signal_handler_on_an_idle_loop |
+| Ctrl-C on an idle loop acts at once | test_interrupt.py: test_ctrl_c_on_an_idle_run_from... |
+| call_soon_threadsafe in a Python signal handler | test_interrupt.py: test_python_signal_handler_on_an_idle_loop |
 | KeyboardInterrupt, SystemExit of callbacks and tasks | test_interrupt.py: test_it_comes_out_of_a_callback and others |
 | a loop of its own after fork() | test_fork.py |
 | add_reader() knows file objects, removal says whether | test_fork.py: test_child_that_removes_an_inherited_reader... |
-| factories that raise: clients | test_connections.py, test_unix_connections.py: test_factory_that_raises |
+| factories that raise: clients | both test_..._connections.py: test_factory_that_raises |
 | factories that raise, leave the loop, close the server | test_servers.py: test_factory_that_raises and next to it |
 | happy_eyeballs_delay, interleave, all_errors | test_connections.py: test_race_is_won, test_interleave, test_all_errors |
 | hosts of a server, reuse_port, keep_alive | test_servers.py: test_hosts, test_options |
-| contexts of servers and connections | test_servers.py: test_each_connection_has_a_copy_of_the_context_of_the_server |
+| contexts of servers and connections | test_servers.py: test_each_connection_has_a_copy_of... |
 | serve_forever() cancelled by close() | test_servers.py: test_close_ends_serve_forever |
 | wait_closed() waits for clients | test_servers.py: test_wait_closed_waits_for_connections |
 | close_clients(), abort_clients() | test_servers.py: test_clients_are_closed |
@@ -26,12 +26,12 @@ What other files test is named here and not tested again:
 | sock_recv(), sock_recvfrom(), sock_sendto() and the like | test_sock.py |
 | Unix datagrams, error_received() | test_datagram.py |
 | buffers may be reused after write() | test_stream_transports.py: test_a_snapshot_is_sent |
-| callbacks of a protocol that raise | test_stream_transports.py: test_a_raising_callback_is_reported_and_ends_the_connection |
-| half-closed connections, flow control | test_stream_transports.py: test_half_closed_it_may_go_on_writing, test_flow_control |
+| callbacks of a protocol that raise | test_stream_transports.py: test_a_raising_callback_is_reported... |
+| half-closed connections, flow control | test_stream_transports.py: test_half_closed..., test_flow_control |
 | other protocols take over (set_protocol) | test_stream_transports.py: test_another_protocol_takes_over |
-| closed transports can be collected | test_stream_transports.py: test_nothing_keeps_it_alive_after_the_end |
+| closed transports can be collected | test_stream_transports.py: test_nothing_keeps_it_alive... |
 | task factories make every task, with name and context | test_foreign.py: test_task_factory_makes_every_task and others |
-| getaddrinfo() equals the C library's | test_names.py: test_every_usual_question_about_a_literal_has_the_answer_of_socket |
+| getaddrinfo() equals the C library's | test_names.py: test_every_usual_question_about_a_literal... |
 | cancelled connects leave no descriptor and no registration | test_network_faults.py: test_cancelled_at_every_moment |
 | importing changes nothing in asyncio | test_parity.py: test_import_changes_nothing_in_asyncio |
 """
@@ -783,7 +783,7 @@ def test_reading_to_the_end_ends(aio, loop):
         for waits in (False, True):
             reader, writer = await aio.open_connection(*server.sockets[0].getsockname())
             if waits:
-                await until(lambda: len(reader._buffer) > 100_000)  # noqa: B023
+                await until(lambda: len(reader._buffer) > 100_000)
             assert await asyncio.wait_for(reader.read(), PATIENCE) == b"a" * 300_000
             assert await reader.read() == b""
             assert reader.at_eof()
@@ -906,7 +906,7 @@ def test_a_closed_transport_and_its_protocol_are_collected(loop):
         for _ in range(3):
             reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
             references += [weakref.ref(reader), weakref.ref(writer.transport)]
-            await until(lambda: len(references) % 4 == 0)  # noqa: B023
+            await until(lambda: len(references) % 4 == 0)
             writer.close()
             await writer.wait_closed()
         del reader, writer
