@@ -21,7 +21,7 @@ use aioxide_engine::socket::{self, Address};
 use aioxide_engine::write_buffer::WriteBuffer;
 
 use crate::addresses::to_python;
-use crate::events::{Direction, EventLoop, Handle, LoopRef, leaves_the_loop, run_handle};
+use crate::events::{Direction, EventLoop, Handle, JobBody, LoopRef, leaves_the_loop, run_handle};
 use crate::ffi::{
     Buffer, Builtin, Class, ClassBuilder, Layout, Native, Obj, PyRes, Raised, Ref, Slot, Visit,
     finally, in_context, os_error, os_error_instance, warn_resource, while_handling,
@@ -30,6 +30,7 @@ use crate::streams::{direct_reader, feed, is_stream_protocol};
 use crate::waiter::{create_future, is_cancelled, set_exception, set_result};
 use crate::{names, stdlib};
 
+use super::common::report_ready_error;
 use super::flow_control::WaterMarks;
 
 /// So many writes after the connection was lost are silent.
@@ -75,6 +76,8 @@ pub(crate) struct StreamTransport {
     sock: Slot,
     /// The socket's descriptor, also when it is closed.
     fd: Cell<i32>,
+    /// Can the socket be asked for its descriptor without a call?
+    plain: Cell<bool>,
     /// The protocol; empty after `connection_lost`.
     protocol: Slot,
     /// Is there a protocol to tell of the loss?
@@ -126,6 +129,7 @@ impl Native for StreamTransport {
             loop_: Slot::empty(),
             sock: Slot::empty(),
             fd: Cell::new(-1),
+            plain: Cell::new(false),
             protocol: Slot::empty(),
             protocol_connected: Cell::new(false),
             delivery: Cell::new(Delivery::Data),
@@ -207,10 +211,13 @@ pub(crate) fn make_socket_transport(
     context: Obj,
 ) -> PyRes {
     let fd = i32::try_from(sock.method(names::fileno(), [])?.as_i64()?).unwrap_or(-1);
+    let plain = sock.class().is_subtype_of(stdlib::c_socket_class()?)
+        && sock.descriptor_in_socket() == Some(fd);
     let this = Ref::new(StreamTransport {
         loop_: Slot::new(loop_.clone()),
         sock: Slot::new(sock.clone()),
         fd: Cell::new(fd),
+        plain: Cell::new(plain),
         context: Slot::new(context),
         server: server.map_or_else(Slot::empty, |server| Slot::new(server.clone())),
         ..StreamTransport::empty()
@@ -285,6 +292,19 @@ impl Ref<StreamTransport> {
         })
     }
 
+    /// The descriptor for a system call: -1 if the socket was closed behind our back, when the number may be somebody
+    /// else's.
+    #[inline]
+    fn descriptor(&self) -> i32 {
+        if !self.plain.get() {
+            return self.fd.get();
+        }
+        self.sock
+            .get()
+            .and_then(|sock| sock.descriptor_in_socket())
+            .unwrap_or(-1)
+    }
+
     /// Has the selector call [`read_ready`].
     fn watch_reading(&self, loop_: &Ref<EventLoop>) -> PyRes<()> {
         loop_.watch(
@@ -298,14 +318,14 @@ impl Ref<StreamTransport> {
     /// Ends [`Self::watch_reading`].
     fn unwatch_reading(&self) -> PyRes<()> {
         match self.loop_.get() {
-            Some(loop_) => loop_.unwatch(self.fd.get(), Direction::Read).map(drop),
+            Some(loop_) => loop_.unwatch_own(self.fd.get(), Direction::Read, self.obj()),
             None => Ok(()),
         }
     }
 
     /// Has the selector call [`write_ready`] when there is room in the socket.
     fn watch_writing(&self, loop_: &Ref<EventLoop>) -> PyRes<()> {
-        if self.watched.replace(true) {
+        if self.watched.get() {
             return Ok(());
         }
         loop_.watch(
@@ -313,7 +333,9 @@ impl Ref<StreamTransport> {
             Direction::Write,
             write_ready,
             self.obj().clone(),
-        )
+        )?;
+        self.watched.set(true);
+        Ok(())
     }
 
     /// Ends [`Self::watch_writing`].
@@ -322,7 +344,7 @@ impl Ref<StreamTransport> {
             return Ok(());
         }
         match self.loop_.get() {
-            Some(loop_) => loop_.unwatch(self.fd.get(), Direction::Write).map(drop),
+            Some(loop_) => loop_.unwatch_own(self.fd.get(), Direction::Write, self.obj()),
             None => Ok(()),
         }
     }
@@ -439,6 +461,22 @@ impl Ref<StreamTransport> {
         let exception = raised.take();
         let message = format!("protocol.{name}() failed");
         while_handling(&exception, || self.report(&exception, &message))
+    }
+
+    /// Runs what a descriptor's readiness calls for, in the transport's context. What is raised is reported as that of
+    /// a handle for `method`, which asyncio would have called.
+    #[inline]
+    fn run_ready(
+        &self,
+        loop_: &Ref<EventLoop>,
+        method: &Obj,
+        body: impl FnOnce() -> PyRes<()>,
+    ) -> PyRes<()> {
+        let context = self.current_context()?;
+        match in_context(&context, body) {
+            Ok(()) => Ok(()),
+            Err(raised) => report_ready_error(loop_, self.obj(), method, context, raised),
+        }
     }
 
     /// Tells the loop's exception handler.
@@ -562,7 +600,7 @@ impl Ref<StreamTransport> {
             return self.receive_data(loop_);
         };
         let received = loop_.with_read_buffer(|buffer| {
-            let count = socket::recv(self.fd.get(), buffer)?;
+            let count = socket::recv(self.descriptor(), buffer)?;
             if count == 0 {
                 return Ok(None);
             }
@@ -582,7 +620,7 @@ impl Ref<StreamTransport> {
     #[inline]
     fn receive_data(&self, loop_: &Ref<EventLoop>) -> PyRes<()> {
         let received = loop_.with_read_buffer(|buffer| {
-            let count = socket::recv(self.fd.get(), buffer)?;
+            let count = socket::recv(self.descriptor(), buffer)?;
             Ok::<_, std::io::Error>(Obj::bytes(&buffer[..count]))
         });
         let data = match received {
@@ -628,7 +666,7 @@ impl Ref<StreamTransport> {
             return Ok(());
         }
         let received = Buffer::writable(&given)
-            .map(|mut buffer| socket::recv(self.fd.get(), buffer.as_mut_slice()));
+            .map(|mut buffer| socket::recv(self.descriptor(), buffer.as_mut_slice()));
         drop(given);
         let count = match received {
             Ok(Ok(count)) => count,
@@ -808,9 +846,10 @@ impl Ref<StreamTransport> {
     /// Sends what the socket takes.
     #[inline]
     fn send(&self) -> std::io::Result<()> {
+        let fd = self.descriptor();
         let mut buffer = self.buffer.borrow_mut();
         loop {
-            let (sent, offered) = buffer.peek(|pieces| (pieces.send(self.fd.get()), pieces.len()));
+            let (sent, offered) = buffer.peek(|pieces| (pieces.send(fd), pieces.len()));
             match sent {
                 Ok(sent) => {
                     buffer.advance(sent);
@@ -884,7 +923,7 @@ impl Ref<StreamTransport> {
 
     /// Ends the sending half of the connection.
     fn shut_writing(&self) -> PyRes<()> {
-        socket::shutdown_write(self.fd.get()).map_err(|error| os_error(&error))
+        socket::shutdown_write(self.descriptor()).map_err(|error| os_error(&error))
     }
 
     /// `write_eof`.
@@ -936,14 +975,13 @@ impl Ref<StreamTransport> {
         Ok(())
     }
 
-    /// `abort`: what the socket does not take at once is dropped.
-    fn abort(&self) -> PyRes<()> {
-        self.flush_now()?;
-        self.force_close(None)
-    }
-
-    /// `_force_close`.
+    /// `abort` and `_force_close`: what the socket does not take at once is dropped.
     fn force_close(&self, exception: Option<&Obj>) -> PyRes<()> {
+        if self.conn_lost.get() != 0 {
+            return Ok(());
+        }
+        self.flush_now()?;
+        // That may have found the connection broken, which has closed it.
         if self.conn_lost.get() != 0 {
             return Ok(());
         }
@@ -1028,25 +1066,41 @@ impl Ref<StreamTransport> {
 /// A job: the descriptor can be read.
 pub(crate) fn read_ready(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
     match CLASS.cast(&object) {
-        Some(this) => in_context(&this.current_context()?, || this.receive(loop_)),
+        Some(this) => this.run_ready(loop_, names::read_ready(), || this.receive(loop_)),
         None => Ok(()),
     }
 }
 
 /// A job: the descriptor can be written.
-fn write_ready(_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
+fn write_ready(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
     match CLASS.cast(&object) {
-        Some(this) => in_context(&this.current_context()?, || this.send_more()),
+        Some(this) => this.run_ready(loop_, names::write_ready(), || this.send_more()),
         None => Ok(()),
     }
 }
 
+/// The method that asyncio would have called for a job of this file.
+pub(super) fn ready_method(body: JobBody) -> Option<&'static Obj> {
+    if std::ptr::fn_addr_eq(body, read_ready as JobBody) {
+        Some(names::read_ready())
+    } else if std::ptr::fn_addr_eq(body, write_ready as JobBody) {
+        Some(names::write_ready())
+    } else {
+        None
+    }
+}
+
 /// A deferred job: sends what the job before it wrote.
-fn flush_job(_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
+fn flush_job(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
     match CLASS.cast(&object) {
         // A close, an abort or a look at the buffer may have been first.
         Some(this) if this.deferred.get() => {
-            in_context(&this.current_context()?, || this.flush_now())
+            if loop_.is_running_job() {
+                this.run_ready(loop_, names::write_ready(), || this.flush_now())
+            } else {
+                // In the midst of a job, which may have entered the context.
+                this.flush_now()
+            }
         }
         _ => Ok(()),
     }
@@ -1105,7 +1159,7 @@ pub(super) fn init() -> PyRes<()> {
     .method(
         "abort(self)",
         "Closes the connection at once; what is not sent is lost.",
-        |this, _| this.abort(),
+        |this, _| this.force_close(None),
     )
     .method(
         "set_protocol(self, protocol)",
@@ -1225,6 +1279,18 @@ fn private(builder: ClassBuilder<StreamTransport>) -> ClassBuilder<StreamTranspo
                 Ok(())
             },
         )
+        .method(
+            "_read_ready(self)",
+            "Receives what there is.",
+            |this, _| match this.loop_.get() {
+                Some(loop_) => this.receive(&loop_),
+                None => Ok(()),
+            },
+        )
+        .method("_write_ready(self)", "Sends what waits.", |this, _| {
+            this.flush_now()?;
+            this.send_more()
+        })
         .property("_extra", Ref::extra_dict, |this, value| {
             drop(this.extra.replace(value.cloned()));
             Ok(())
