@@ -14,8 +14,6 @@ import time
 
 import pytest
 
-import aioxide
-
 LATER_FIXES = pytest.mark.skipif(sys.version_info < (3, 14), reason="fixed in 3.14")
 
 
@@ -371,9 +369,7 @@ def test_write_while_the_clock_is_asked_arrives(loop, pair):
 # Forks.
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-fork_warns = pytest.mark.filterwarnings(
-    "ignore:.*use of fork.*may lead to deadlocks:DeprecationWarning"
-)
+fork_warns = pytest.mark.filterwarnings("ignore:.*use of fork.*may lead to deadlocks:DeprecationWarning")
 
 
 @needs_fork
@@ -514,9 +510,7 @@ def test_read_does_not_take_from_the_next_owner_of_the_number(loop, pair, connec
 
 
 @pytest.mark.parametrize("end", ["abort", "write"])
-def test_closing_transport_leaves_the_next_owner_of_the_number_alone(
-    aio, loop, pair, connect, end
-):
+def test_closing_transport_leaves_the_next_owner_of_the_number_alone(aio, loop, pair, connect, end):
     if aio is asyncio:
         pytest.skip("asyncio cannot register the number again: the selector knows it still")
     protocol = Quiet()

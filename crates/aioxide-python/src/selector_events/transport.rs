@@ -4,7 +4,11 @@
 //! Reading: one `recv` for each event, into a buffer of the loop, then an exact `bytes` for the protocol. Writing: what
 //! a job writes is collected and leaves in one system call when the job is over, see [`Ref::write`]; asyncio sends each
 //! write at once. Whoever could tell the difference flushes first: `close`, `abort`, `write_eof`,
-//! `get_write_buffer_size`, a look at the socket, a buffer above the high-water mark.
+//! `get_write_buffer_size`, a look at the socket, a buffer above the high-water mark, a fork. What is written while no job
+//! runs, as by a signal handler that interrupts the wait, leaves at once.
+//!
+//! System calls are made on the descriptor that the socket object has at that moment: if it was closed behind our back, the
+//! number may be somebody else's. For the same reason a registration is only taken back while it is ours.
 //!
 //! // Differs: a chunk is a snapshot. asyncio keeps a reference to a `bytearray` that it could not send at once, and
 //! sends what stands there later.
