@@ -354,8 +354,9 @@ async def pipes():
     read_end, write_end = os.pipe()
     reader = aio.StreamReader()
     lost = []
-    source, _ = await loop.connect_read_pipe(lambda: aio.StreamReaderProtocol(reader), open(read_end, "rb", 0))
-    sink, _ = await loop.connect_write_pipe(lambda: Echo(lost), open(write_end, "wb", 0))
+    ends = (os.fdopen(read_end, "rb", 0), os.fdopen(write_end, "wb", 0))
+    source, _ = await loop.connect_read_pipe(lambda: aio.StreamReaderProtocol(reader), ends[0])
+    sink, _ = await loop.connect_write_pipe(lambda: Echo(lost), ends[1])
     sink.write(bytes(1 << 18))
     expect(len(await reader.readexactly(1 << 18)) == 1 << 18)
     sink.write(bytearray(b"end"))
