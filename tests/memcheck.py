@@ -17,6 +17,10 @@ import xml.etree.ElementTree as ET
 PROGRAM = pathlib.Path(__file__).with_name("memory_program.py")
 EXTENSION = "_aioxide"
 
+# Of two conditions that must both hold the compiler may test first the one that means nothing without the other: here
+# the capacity of a Unix socket's name before whether the address is one.
+HARMLESS = ("UninitCondition", "drop_in_place<core::option::Option<aioxide_engine::socket::Address>>")
+
 
 def run(valgrind, report):
     """Runs the program; the errors go to a file, in XML."""
@@ -30,7 +34,10 @@ def run(valgrind, report):
 def stands_in(error):
     """Has a function of the extension a part in this error?"""
     # What lives until the process ends is reported too, and is no error.
-    if (error.findtext("kind") or "").startswith("Leak_"):
+    kind = error.findtext("kind") or ""
+    if kind.startswith("Leak_"):
+        return False
+    if (kind, error.findtext("stack/frame/fn")) == HARMLESS:
         return False
     return any(EXTENSION in (frame.findtext("obj") or "") for frame in error.iter("frame"))
 

@@ -7,7 +7,9 @@ import contextlib
 import contextvars
 import gc
 import importlib
+import os
 import pickle
+import socket
 import sys
 import threading
 import weakref
@@ -221,6 +223,178 @@ async def garbage():
     await aio.sleep(0)
 
 
+class Echo(aio.Protocol):
+    """Sends back what comes, and misbehaves now and then."""
+
+    def __init__(self, lost):
+        self.lost = lost
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        if data == b"raise":
+            self.transport.write(b"raised")
+            raise Boom(self)
+        if data == b"abort":
+            self.transport.write(b"aborted")
+            self.transport.abort()
+        for start in range(0, len(data), 7):
+            self.transport.write(bytearray(data[start : start + 7]))
+        self.transport.writelines([b"", memoryview(b"."), b""])
+
+    def connection_lost(self, exc):
+        self.lost.append(exc)
+
+
+class BufferedEcho(aio.BufferedProtocol, Echo):
+    """The same into a buffer of its own, a new one each time."""
+
+    def get_buffer(self, sizehint):
+        self.buffer = bytearray(16)
+        return self.buffer
+
+    def buffer_updated(self, nbytes):
+        self.data_received(bytes(self.buffer[:nbytes]))
+
+
+class Datagrams(aio.DatagramProtocol):
+    """Sends each datagram back, or keeps it."""
+
+    def __init__(self, arrived=None):
+        self.arrived = arrived
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def datagram_received(self, data, address):
+        if self.arrived is None:
+            self.transport.sendto(data, address)
+        else:
+            self.arrived.put_nowait(data)
+
+
+def streams(sock):
+    return aio.open_connection(sock=sock)
+
+
+async def protocols():
+    loop = aio.get_running_loop()
+    lost = []
+    loop.set_exception_handler(lambda *_: None)
+    for factory in (Echo, BufferedEcho):
+        server = await loop.create_server(lambda: factory(lost), "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        for words in (b"raise", b"abort", b"hello " * 5):
+            reader, writer = await aio.open_connection(host, port)
+            writer.write(words)
+            if words.startswith(b"hello"):
+                expect((await reader.read(3)) == b"hel")
+            else:
+                expect((await reader.read()).endswith(b"ed"))
+            writer.get_extra_info("socket")
+            writer.close()
+            await writer.wait_closed()
+        server.close()
+        await server.wait_closed()
+    loop.set_exception_handler(None)
+    expect(len(lost) == 6, lost)
+
+
+async def flow():
+    near, far = socket.socketpair()
+    (reader, writer), (peer, answer) = [await streams(sock) for sock in (near, far)]
+    data = bytes(range(256)) * 4096
+    for start in range(0, len(data), 5000):
+        writer.write(data[start : start + 5000])
+    draining = aio.create_task(writer.drain())
+    expect(await peer.readexactly(len(data)) == data)
+    await draining
+    waiting = [aio.create_task(read) for read in (reader.readline(), peer.readuntil((b"--", b"++")))]
+    await aio.sleep(0)
+    waiting[0].cancel()
+    writer.write(b"end++rest")
+    writer.write_eof()
+    expect(await waiting[1] == b"end++")
+    expect(await peer.read() == b"rest")
+    answer.close()
+    expect(await reader.read() == b"")
+    writer.close()
+    await aio.gather(*waiting, return_exceptions=True)
+    # A stale number: the socket is closed behind the transport, and others take its place.
+    near, far = socket.socketpair()
+    reader, writer = await streams(near)
+    near.close()
+    others = socket.socketpair()
+    writer.write(b"nobody")
+    await aio.sleep(0)
+    await aio.sleep(0)
+    expect(writer.is_closing())
+    for sock in (far, *others):
+        sock.close()
+
+
+async def datagrams():
+    loop = aio.get_running_loop()
+    arrived = aio.Queue()
+    server, _ = await loop.create_datagram_endpoint(Datagrams, local_addr=("127.0.0.1", 0))
+    address = server.get_extra_info("sockname")
+    client, _ = await loop.create_datagram_endpoint(lambda: Datagrams(arrived), remote_addr=address)
+    for number in range(BURST):
+        client.sendto(bytes([number]) * number)
+        expect(await arrived.get() == bytes([number]) * number)
+    client.close()
+    server.abort()
+    await aio.sleep(0)
+    await aio.sleep(0)
+
+
+async def pipes():
+    loop = aio.get_running_loop()
+    read_end, write_end = os.pipe()
+    reader = aio.StreamReader()
+    lost = []
+    ends = (os.fdopen(read_end, "rb", 0), os.fdopen(write_end, "wb", 0))
+    source, _ = await loop.connect_read_pipe(lambda: aio.StreamReaderProtocol(reader), ends[0])
+    sink, _ = await loop.connect_write_pipe(lambda: Echo(lost), ends[1])
+    sink.write(bytes(1 << 18))
+    expect(len(await reader.readexactly(1 << 18)) == 1 << 18)
+    sink.write(bytearray(b"end"))
+    sink.close()
+    expect(await reader.read() == b"end")
+    source.close()
+    await aio.sleep(0)
+    await aio.sleep(0)
+    expect(lost == [None], lost)
+
+
+async def sockets():
+    loop = aio.get_running_loop()
+    listener = socket.create_server(("127.0.0.1", 0))
+    near = socket.socket()
+    for sock in (listener, near):
+        sock.setblocking(False)
+    accepting = aio.create_task(loop.sock_accept(listener))
+    await loop.sock_connect(near, listener.getsockname())
+    far, _ = await accepting
+    data = bytes(1 << 20)
+    sending = aio.create_task(loop.sock_sendall(near, data))
+    buffer, count = bytearray(1 << 16), 0
+    while count < len(data):
+        count += await loop.sock_recv_into(far, buffer)
+        count += len(await loop.sock_recv(far, 1 << 16)) if count < len(data) else 0
+    await sending
+    for turns in range(3):
+        waiting = [aio.create_task(call) for call in (loop.sock_recv(far, 9), loop.sock_accept(listener))]
+        for _ in range(turns):
+            await aio.sleep(0)
+        for task in waiting:
+            task.cancel()
+        await aio.gather(*waiting, return_exceptions=True)
+    for sock in (listener, near, far):
+        sock.close()
+
+
 def wrong_calls(loop):
     for call in (
         lambda: aio.Future(1, 2),
@@ -248,6 +422,8 @@ def main():
         for _ in range(ROUNDS):
             with aio.Runner(debug=debug) as runner:
                 for part in (tasks, futures, combinators, groups, scheduling, garbage):
+                    runner.run(part())
+                for part in (protocols, flow, datagrams, pipes, sockets):
                     runner.run(part())
                 wrong_calls(runner.get_loop())
                 pending = runner.get_loop().create_task(aio.sleep(3600))

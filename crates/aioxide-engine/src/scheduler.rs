@@ -172,6 +172,18 @@ impl<J: Job> Scheduler<J> {
         self.selector.borrow().has(fd, Direction::Write)
     }
 
+    /// Whether such a job waits for the descriptor to be readable.
+    pub fn has_reader_like(&self, fd: RawFd, is_it: impl FnOnce(&J) -> bool) -> bool {
+        let selector = self.selector.borrow();
+        selector.job(fd, Direction::Read).is_some_and(is_it)
+    }
+
+    /// Whether such a job waits for the descriptor to be writable.
+    pub fn has_writer_like(&self, fd: RawFd, is_it: impl FnOnce(&J) -> bool) -> bool {
+        let selector = self.selector.borrow();
+        selector.job(fd, Direction::Write).is_some_and(is_it)
+    }
+
     /// Hands a job over like one of another thread and wakes the loop; gives it back if the loop is gone.
     #[inline]
     pub fn push_remote(&self, job: J) -> Result<(), J> {

@@ -97,6 +97,8 @@ pub(crate) struct EventLoop {
     pub has_deferred: Cell<bool>,
     /// Is a job running, after which what is deferred will run?
     pub in_job: Cell<bool>,
+    /// Was a job running when a fork began?
+    pub forked_in_job: Cell<bool>,
     /// What transports receive into; taken out while it is in use.
     read_buffer: Cell<Vec<u8>>,
     /// Weak references to the transports of descriptors.
@@ -165,6 +167,7 @@ impl Native for EventLoop {
             deferred: RefCell::default(),
             has_deferred: Cell::new(false),
             in_job: Cell::new(false),
+            forked_in_job: Cell::new(false),
             read_buffer: Cell::default(),
             transports: RefCell::default(),
             unix_server_sockets: Slot::empty(),
@@ -223,6 +226,12 @@ impl Native for EventLoop {
         self.resolver.clear();
         self.asyncgens.clear();
         self.signal_handlers.clear();
+        let deferred = self
+            .deferred
+            .try_borrow_mut()
+            .map(|mut deferred| std::mem::take(&mut *deferred))
+            .ok();
+        drop(deferred);
         let transports = self
             .transports
             .try_borrow_mut()
@@ -390,6 +399,23 @@ impl Ref<EventLoop> {
         Ok(found)
     }
 
+    /// Ends the watch of `object`, if it is that which watches: a number may have another owner by now.
+    pub(crate) fn unwatch_own(&self, fd: i32, direction: Direction, object: &Obj) -> PyRes<()> {
+        let is_own = |job: &Job| job.object.is(object);
+        let own = self
+            .scheduler
+            .borrow()
+            .as_ref()
+            .is_some_and(|scheduler| match direction {
+                Direction::Read => scheduler.has_reader_like(fd, is_own),
+                Direction::Write => scheduler.has_writer_like(fd, is_own),
+            });
+        if own {
+            self.unwatch(fd, direction)?;
+        }
+        Ok(())
+    }
+
     /// Is the descriptor watched?
     pub(crate) fn is_watched(&self, fd: i32, direction: Direction) -> bool {
         self.scheduler
@@ -401,7 +427,7 @@ impl Ref<EventLoop> {
             })
     }
 
-    /// Is a job running on this thread, so that what is deferred will soon run?
+    /// Is a job running, so that what is deferred will soon run?
     #[inline]
     pub(crate) fn is_running_job(&self) -> bool {
         self.in_job.get()
@@ -420,8 +446,7 @@ impl Ref<EventLoop> {
         while self.has_deferred.replace(false) {
             let mut jobs = std::mem::take(&mut *self.deferred.borrow_mut());
             for job in jobs.drain(..) {
-                let ended = (job.body)(self, job.object);
-                outcome = crate::ffi::finally(outcome, || ended);
+                outcome = crate::ffi::finally(outcome, || (job.body)(self, job.object));
             }
             // Kept for its memory, unless more was deferred meanwhile.
             let mut deferred = self.deferred.borrow_mut();

@@ -257,6 +257,15 @@ impl<J: Clone> Selector<J> {
         usize::try_from(fd).is_ok_and(|index| self.interest(index).intersects(direction.into()))
     }
 
+    /// The job of a direction of a descriptor.
+    pub(crate) fn job(&self, fd: RawFd, direction: Direction) -> Option<&J> {
+        let registration = self.table.get(usize::try_from(fd).ok()?)?;
+        match direction {
+            Direction::Read => registration.reader.as_ref(),
+            Direction::Write => registration.writer.as_ref(),
+        }
+    }
+
     /// The numbers that are registered.
     pub(crate) fn registered_fds(&self) -> Vec<RawFd> {
         self.registrations().map(|(fd, _)| fd).collect()

@@ -5,14 +5,14 @@ use std::rc::Rc;
 use aioxide_engine::{Plan, Scheduler, monotonic_ns};
 
 use crate::clock::{nanoseconds, now};
-use crate::events::{EventLoop, Handle, run_handle, run_thread_safe, run_timer};
+use crate::events::{EventLoop, Handle, Job, JobBody};
 use crate::ffi::{
     Args, Builtin, ClassBuilder, GilCell, Kind, Native, Obj, PyRes, Raised, Ref, Slot,
-    check_signals, finally, function, ident, os_error, preserving_exception, warn_resource,
-    without_gil,
+    check_signals, copy_current_context, finally, function, ident, os_error, preserving_exception,
+    warn_resource, without_gil,
 };
 use crate::tasks::ensure_future;
-use crate::{names, stdlib};
+use crate::{names, selector_events, stdlib, unix_events};
 
 /// `__init__`.
 pub(super) fn init_loop(this: &Ref<EventLoop>) -> PyRes<()> {
@@ -243,9 +243,7 @@ fn restore_wakeup_fd(this: &Ref<EventLoop>, previous: &Obj) -> PyRes<()> {
 /// `run_forever`.
 fn run_forever(this: &Ref<EventLoop>) -> PyRes<()> {
     let setup = set_up(this)?;
-    this.in_job.set(true);
     let outcome = run_turns(this);
-    this.in_job.set(false);
     match outcome {
         Ok(()) => tear_down(this, &setup),
         Err(raised) => {
@@ -319,6 +317,14 @@ fn turn(this: &Ref<EventLoop>) -> PyRes<()> {
     if let Some(exception) = failed.take() {
         return Err(Raised::restore(exception));
     }
+    this.in_job.set(true);
+    let outcome = run_ready(this, &scheduler);
+    this.in_job.set(false);
+    outcome
+}
+
+/// Runs the jobs that are ready, and after each what it deferred.
+fn run_ready(this: &Ref<EventLoop>, scheduler: &Scheduler<Job>) -> PyRes<()> {
     for _ in 0..scheduler.ready_len() {
         let Some(job) = scheduler.pop() else { break };
         let outcome = if this.debug.get() {
@@ -335,32 +341,41 @@ fn turn(this: &Ref<EventLoop>) -> PyRes<()> {
     Ok(())
 }
 
-/// Runs a job in debug mode: handles that take long are logged.
+/// Runs a job in debug mode: what takes long and has, or in asyncio would have, a handle is logged.
 #[cold]
-fn run_timed(this: &Ref<EventLoop>, body: crate::events::JobBody, object: Obj) -> PyRes<()> {
-    let is_handle = std::ptr::fn_addr_eq(body, run_handle as crate::events::JobBody)
-        || std::ptr::fn_addr_eq(body, run_timer as crate::events::JobBody)
-        || std::ptr::fn_addr_eq(body, run_thread_safe as crate::events::JobBody);
-    if !is_handle
-        || Handle::class()
-            .cast(&object)
-            .is_some_and(|handle| handle.is_cancelled())
-    {
+fn run_timed(this: &Ref<EventLoop>, body: JobBody, object: Obj) -> PyRes<()> {
+    let Some(handle) = handle_of(this, body, &object)? else {
         return body(this, object);
-    }
-    this.current_handle.set(object.clone());
+    };
+    this.current_handle.set(handle.clone());
     let started = now();
-    let outcome = body(this, object.clone());
+    let outcome = body(this, object);
     let took = now() - started;
     this.current_handle.clear();
     outcome?;
     let limit = this.slow_callback_duration.get_or_none();
     if !Obj::float(took)?.less_than(&limit)? {
-        let shown = stdlib::format_handle()?.call([&object])?;
+        let shown = stdlib::format_handle()?.call([&handle])?;
         let text = Obj::str("Executing %s took %.3f seconds")?;
         stdlib::logger()?.method(names::warning(), [&text, &shown, &Obj::float(took)?])?;
     }
     Ok(())
+}
+
+/// The handle of a job, one made for the purpose if it is a transport's. None for one that is cancelled, which asyncio
+/// would not run.
+fn handle_of(this: &Ref<EventLoop>, body: JobBody, object: &Obj) -> PyRes<Option<Obj>> {
+    if let Some(handle) = Handle::class().cast(object) {
+        return Ok((!handle.is_cancelled()).then(|| object.clone()));
+    }
+    let method = selector_events::ready_method(body).or_else(|| unix_events::ready_method(body));
+    let Some(method) = method else {
+        return Ok(None);
+    };
+    let callback = object.getattr(method)?;
+    let context = copy_current_context()?;
+    let handle = Ref::new(Handle::payload(&callback, &[], context, this.obj())?)?;
+    Ok(Some(handle.into_obj()))
 }
 
 /// `run_until_complete`.
@@ -501,10 +516,58 @@ pub(super) fn watch_forks() -> PyRes<()> {
         "Gives up the signal wakeup descriptor that was inherited from a running loop.",
         |_| after_fork_in_child(),
     )?;
+    let (_, before) = function(
+        Kind::Builtin,
+        "aioxide._aioxide",
+        "_before_fork()",
+        "Sends what the current callback wrote, which must not be sent twice.",
+        |_| before_fork(),
+    )?;
+    let (_, parent) = function(
+        Kind::Builtin,
+        "aioxide._aioxide",
+        "_after_fork_in_parent()",
+        "Goes on with the current callback.",
+        |_| after_fork_in_parent(),
+    )?;
     let register = Obj::import("os")?.getattr_str("register_at_fork")?;
     register
-        .call_kw(&[], &[(&Obj::str("after_in_child")?, &after)])
+        .call_kw(
+            &[],
+            &[
+                (&Obj::str("before")?, &before),
+                (&Obj::str("after_in_parent")?, &parent),
+                (&Obj::str("after_in_child")?, &after),
+            ],
+        )
         .map(drop)
+}
+
+/// The native loop that runs in this thread.
+fn running_here() -> PyRes<Option<Ref<EventLoop>>> {
+    let running = crate::events::running_loop()?;
+    Ok(running.and_then(|running| EventLoop::class().cast(&running).cloned()))
+}
+
+/// Does now what the current job has left for its end, since both processes would do it. In the child nothing is left for
+/// the end any more: it may never come.
+fn before_fork() -> PyRes<()> {
+    let Some(loop_) = running_here()? else {
+        return Ok(());
+    };
+    loop_.forked_in_job.set(loop_.in_job.replace(false));
+    if loop_.has_deferred.get() {
+        return loop_.run_deferred();
+    }
+    Ok(())
+}
+
+/// In the parent the job goes on.
+fn after_fork_in_parent() -> PyRes<()> {
+    if let Some(loop_) = running_here()? {
+        loop_.in_job.set(loop_.forked_in_job.replace(false));
+    }
+    Ok(())
 }
 
 /// In the child: no loop is running, and signals must not be written to the parent's socket.

@@ -6,6 +6,7 @@
 //! calls by the interpreter. For builds of Python without the GIL it does not compile.
 
 mod buffer;
+mod descriptor;
 mod errors;
 mod function;
 mod imported;

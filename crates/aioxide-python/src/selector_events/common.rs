@@ -204,14 +204,27 @@ pub(crate) fn run_ready<T: Transport>(
     let Some(context) = this.parts().context.get() else {
         return Ok(());
     };
-    let Err(raised) = in_context(&context, || body(this)) else {
-        return Ok(());
-    };
+    match in_context(&context, || body(this)) {
+        Ok(()) => Ok(()),
+        Err(raised) => report_ready_error(loop_, this.obj(), method, context, raised),
+    }
+}
+
+/// Reports an error of a native job as that of a handle for `method` of a transport; `SystemExit` and
+/// `KeyboardInterrupt` go on.
+#[cold]
+pub(crate) fn report_ready_error(
+    loop_: &Ref<EventLoop>,
+    transport: &Obj,
+    method: &Obj,
+    context: Obj,
+    raised: Raised,
+) -> PyRes<()> {
     if leaves_the_loop(&raised) {
         return Err(raised);
     }
     let exception = raised.take();
-    let callback = this.obj().getattr(method)?;
+    let callback = transport.getattr(method)?;
     let handle = Ref::new(Handle::payload(&callback, &[], context, loop_.obj())?)?;
     report_callback_error(
         Raised::restore(exception),

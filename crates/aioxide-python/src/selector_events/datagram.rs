@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use aioxide_engine::socket::{self, Address};
 
 use crate::addresses::{self, Family};
-use crate::events::{Direction, EventLoop, leaves_the_loop};
+use crate::events::{Direction, EventLoop, JobBody, leaves_the_loop};
 use crate::ffi::{
     Args, Buffer, Builtin, Class, ClassBuilder, Layout, Native, Obj, PyRes, Raised, Ref, Slot,
     Visit, finally, os_error,
@@ -648,6 +648,17 @@ fn write_ready(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
             run_ready(loop_, this, names::sendto_ready(), Ref::send_buffered)
         }
         _ => Ok(()),
+    }
+}
+
+/// The method that asyncio would have called for a job of this file.
+pub(super) fn ready_method(body: JobBody) -> Option<&'static Obj> {
+    if std::ptr::fn_addr_eq(body, read_ready as JobBody) {
+        Some(names::read_ready())
+    } else if std::ptr::fn_addr_eq(body, write_ready as JobBody) {
+        Some(names::sendto_ready())
+    } else {
+        None
     }
 }
 

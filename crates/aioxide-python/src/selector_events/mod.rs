@@ -5,9 +5,15 @@ pub(crate) mod datagram;
 pub(crate) mod flow_control;
 mod transport;
 
-use crate::ffi::PyRes;
+use crate::events::JobBody;
+use crate::ffi::{Obj, PyRes};
 
 pub(crate) use transport::{make_accepted_transport, make_socket_transport};
+
+/// The method of a transport that asyncio would have called for a job; `None` for jobs of others.
+pub(crate) fn ready_method(body: JobBody) -> Option<&'static Obj> {
+    transport::ready_method(body).or_else(|| datagram::ready_method(body))
+}
 
 /// Makes the classes.
 pub(crate) fn init() -> PyRes<()> {

@@ -4,7 +4,11 @@
 //! Reading: one `recv` for each event, into a buffer of the loop, then an exact `bytes` for the protocol. Writing: what
 //! a job writes is collected and leaves in one system call when the job is over, see [`Ref::write`]; asyncio sends each
 //! write at once. Whoever could tell the difference flushes first: `close`, `abort`, `write_eof`,
-//! `get_write_buffer_size`, a look at the socket, a buffer above the high-water mark.
+//! `get_write_buffer_size`, a look at the socket, a buffer above the high-water mark, a fork. What is written while no job
+//! runs, as by a signal handler that interrupts the wait, leaves at once.
+//!
+//! System calls are made on the descriptor that the socket object has at that moment: if it was closed behind our back, the
+//! number may be somebody else's. For the same reason a registration is only taken back while it is ours.
 //!
 //! // Differs: a chunk is a snapshot. asyncio keeps a reference to a `bytearray` that it could not send at once, and
 //! sends what stands there later.
@@ -23,7 +27,7 @@ use aioxide_engine::write_buffer::WriteBuffer;
 
 use crate::addresses::to_python;
 use crate::events::{
-    Direction, EventLoop, Handle, LoopRef, READ_BUFFER, leaves_the_loop, run_handle,
+    Direction, EventLoop, Handle, JobBody, LoopRef, READ_BUFFER, leaves_the_loop, run_handle,
 };
 use crate::ffi::{
     Buffer, Class, ClassBuilder, Layout, Native, Obj, PyRes, Raised, Ref, Slot, Visit, finally,
@@ -35,6 +39,7 @@ use crate::{names, stdlib};
 
 use super::common::{
     Link, count_lost_write, is_bytes_like, is_os_error, log_in_debug, name_of, report_fatal,
+    report_ready_error,
 };
 use super::flow_control::{Buffered, WaterMarks, maybe_pause, maybe_resume};
 
@@ -83,6 +88,8 @@ pub(crate) struct StreamTransport {
     owned: RefCell<Option<OwnedFd>>,
     /// The socket's descriptor, also when it is closed.
     fd: Cell<i32>,
+    /// Can the socket be asked for its descriptor without a call?
+    plain: Cell<bool>,
     /// The protocol; empty after `connection_lost`.
     protocol: Slot,
     /// Is there a protocol to tell of the loss?
@@ -137,6 +144,7 @@ impl Native for StreamTransport {
             sock: Slot::empty(),
             owned: RefCell::new(None),
             fd: Cell::new(-1),
+            plain: Cell::new(false),
             protocol: Slot::empty(),
             protocol_connected: Cell::new(false),
             delivery: Cell::new(Delivery::Data),
@@ -244,10 +252,13 @@ pub(crate) fn make_socket_transport(
     context: Obj,
 ) -> PyRes {
     let fd = i32::try_from(sock.method(names::fileno(), [])?.as_i64()?).unwrap_or(-1);
+    let plain = sock.class().is_subtype_of(stdlib::c_socket_class()?)
+        && sock.descriptor_in_socket() == Some(fd);
     let this = Ref::new(StreamTransport {
         loop_: Slot::new(loop_.clone()),
         sock: Slot::new(sock.clone()),
         fd: Cell::new(fd),
+        plain: Cell::new(plain),
         context: Slot::new(context),
         server: server.map_or_else(Slot::empty, |server| Slot::new(server.clone())),
         ..StreamTransport::empty()
@@ -323,7 +334,8 @@ impl Ref<StreamTransport> {
         let sock = stdlib::socket_class()?.call_kw(&[], &[(names::fileno(), &fd)])?;
         // It owns the descriptor from now on; to make it may have run any code, which may have been here.
         if let Some(connection) = self.owned.borrow_mut().take() {
-            let _ = connection.into_raw_fd();
+            let fd = connection.into_raw_fd();
+            self.plain.set(sock.descriptor_in_socket() == Some(fd));
             self.sock.set(sock.clone());
         } else {
             sock.method(names::socket_detach(), [])?;
@@ -383,6 +395,19 @@ impl Ref<StreamTransport> {
         })
     }
 
+    /// The descriptor for a system call: -1 if the socket was closed behind our back, when the number may be somebody
+    /// else's.
+    #[inline]
+    fn descriptor(&self) -> i32 {
+        if !self.plain.get() {
+            return self.fd.get();
+        }
+        self.sock
+            .get()
+            .and_then(|sock| sock.descriptor_in_socket())
+            .unwrap_or(-1)
+    }
+
     /// Has the selector call [`read_ready`].
     fn watch_reading(&self, loop_: &Ref<EventLoop>) -> PyRes<()> {
         loop_.watch(
@@ -396,14 +421,14 @@ impl Ref<StreamTransport> {
     /// Ends [`Self::watch_reading`].
     fn unwatch_reading(&self) -> PyRes<()> {
         match self.loop_.get() {
-            Some(loop_) => loop_.unwatch(self.fd.get(), Direction::Read).map(drop),
+            Some(loop_) => loop_.unwatch_own(self.fd.get(), Direction::Read, self.obj()),
             None => Ok(()),
         }
     }
 
     /// Has the selector call [`write_ready`] when there is room in the socket.
     fn watch_writing(&self, loop_: &Ref<EventLoop>) -> PyRes<()> {
-        if self.watched.replace(true) {
+        if self.watched.get() {
             return Ok(());
         }
         loop_.watch(
@@ -411,7 +436,9 @@ impl Ref<StreamTransport> {
             Direction::Write,
             write_ready,
             self.obj().clone(),
-        )
+        )?;
+        self.watched.set(true);
+        Ok(())
     }
 
     /// Ends [`Self::watch_writing`].
@@ -420,7 +447,7 @@ impl Ref<StreamTransport> {
             return Ok(());
         }
         match self.loop_.get() {
-            Some(loop_) => loop_.unwatch(self.fd.get(), Direction::Write).map(drop),
+            Some(loop_) => loop_.unwatch_own(self.fd.get(), Direction::Write, self.obj()),
             None => Ok(()),
         }
     }
@@ -543,6 +570,22 @@ impl Ref<StreamTransport> {
         while_handling(&exception, || self.fatal(&exception, message))
     }
 
+    /// Runs what a descriptor's readiness calls for, in the transport's context. What is raised is reported as that of
+    /// a handle for `method`, which asyncio would have called.
+    #[inline]
+    fn run_ready(
+        &self,
+        loop_: &Ref<EventLoop>,
+        method: &Obj,
+        body: impl FnOnce() -> PyRes<()>,
+    ) -> PyRes<()> {
+        let context = self.current_context()?;
+        match in_context(&context, body) {
+            Ok(()) => Ok(()),
+            Err(raised) => report_ready_error(loop_, self.obj(), method, context, raised),
+        }
+    }
+
     /// `_fatal_error`: reports an error, unless the network made it, and closes without sending what is left.
     fn fatal(&self, exception: &Obj, message: &str) -> PyRes<()> {
         let reported = report_fatal(self, exception, message, is_os_error(exception));
@@ -596,7 +639,7 @@ impl Ref<StreamTransport> {
             return self.receive_data(loop_);
         };
         let received = loop_.with_read_buffer(|buffer| {
-            let count = socket::recv(self.fd.get(), buffer)?;
+            let count = socket::recv(self.descriptor(), buffer)?;
             if count == 0 {
                 return Ok(None);
             }
@@ -615,7 +658,7 @@ impl Ref<StreamTransport> {
     /// Receives for `data_received`.
     #[inline]
     fn receive_data(&self, loop_: &Ref<EventLoop>) -> PyRes<()> {
-        let fd = self.fd.get();
+        let fd = self.descriptor();
         let received = if self.last_read.get() < LARGE_READ {
             loop_.with_read_buffer(|buffer| {
                 let count = socket::recv(fd, buffer)?;
@@ -671,7 +714,7 @@ impl Ref<StreamTransport> {
             return Ok(());
         }
         let received = Buffer::writable(&given)
-            .map(|mut buffer| socket::recv(self.fd.get(), buffer.as_mut_slice()));
+            .map(|mut buffer| socket::recv(self.descriptor(), buffer.as_mut_slice()));
         drop(given);
         let count = match received {
             Ok(Ok(count)) => count,
@@ -836,7 +879,7 @@ impl Ref<StreamTransport> {
         }
         let mut buffer = self.buffer.borrow_mut();
         // An error comes again when it is sent again, to be reported then.
-        let Ok(sent) = buffer.peek(|pieces| pieces.send(self.fd.get())) else {
+        let Ok(sent) = buffer.peek(|pieces| pieces.send(self.descriptor())) else {
             return false;
         };
         buffer.advance(sent);
@@ -869,9 +912,10 @@ impl Ref<StreamTransport> {
     /// Sends what the socket takes.
     #[inline]
     fn send(&self) -> std::io::Result<()> {
+        let fd = self.descriptor();
         let mut buffer = self.buffer.borrow_mut();
         loop {
-            let (sent, offered) = buffer.peek(|pieces| (pieces.send(self.fd.get()), pieces.len()));
+            let (sent, offered) = buffer.peek(|pieces| (pieces.send(fd), pieces.len()));
             match sent {
                 Ok(sent) => {
                     buffer.advance(sent);
@@ -945,7 +989,7 @@ impl Ref<StreamTransport> {
 
     /// Ends the sending half of the connection.
     fn shut_writing(&self) -> PyRes<()> {
-        socket::shutdown_write(self.fd.get()).map_err(|error| os_error(&error))
+        socket::shutdown_write(self.descriptor()).map_err(|error| os_error(&error))
     }
 
     /// `write_eof`.
@@ -997,14 +1041,13 @@ impl Ref<StreamTransport> {
         Ok(())
     }
 
-    /// `abort`: what the socket does not take at once is dropped.
-    fn abort(&self) -> PyRes<()> {
-        self.flush_now()?;
-        self.force_close(None)
-    }
-
-    /// `_force_close`.
+    /// `abort` and `_force_close`: what the socket does not take at once is dropped.
     fn force_close(&self, exception: Option<&Obj>) -> PyRes<()> {
+        if self.conn_lost.get() != 0 {
+            return Ok(());
+        }
+        self.flush_now()?;
+        // That may have found the connection broken, which has closed it.
         if self.conn_lost.get() != 0 {
             return Ok(());
         }
@@ -1099,25 +1142,41 @@ fn closed_socket() -> PyRes {
 /// A job: the descriptor can be read.
 pub(crate) fn read_ready(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
     match CLASS.cast(&object) {
-        Some(this) => in_context(&this.current_context()?, || this.receive(loop_)),
+        Some(this) => this.run_ready(loop_, names::read_ready(), || this.receive(loop_)),
         None => Ok(()),
     }
 }
 
 /// A job: the descriptor can be written.
-fn write_ready(_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
+fn write_ready(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
     match CLASS.cast(&object) {
-        Some(this) => in_context(&this.current_context()?, || this.send_more()),
+        Some(this) => this.run_ready(loop_, names::write_ready(), || this.send_more()),
         None => Ok(()),
     }
 }
 
+/// The method that asyncio would have called for a job of this file.
+pub(super) fn ready_method(body: JobBody) -> Option<&'static Obj> {
+    if std::ptr::fn_addr_eq(body, read_ready as JobBody) {
+        Some(names::read_ready())
+    } else if std::ptr::fn_addr_eq(body, write_ready as JobBody) {
+        Some(names::write_ready())
+    } else {
+        None
+    }
+}
+
 /// A deferred job: sends what the job before it wrote.
-fn flush_job(_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
+fn flush_job(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
     match CLASS.cast(&object) {
         // A close, an abort or a look at the buffer may have been first.
         Some(this) if this.deferred.get() && !this.flush_quietly() => {
-            in_context(&this.current_context()?, || this.flush_now())
+            if loop_.is_running_job() {
+                this.run_ready(loop_, names::write_ready(), || this.flush_now())
+            } else {
+                // In the midst of a job, which may have entered the context.
+                this.flush_now()
+            }
         }
         _ => Ok(()),
     }
@@ -1164,7 +1223,7 @@ pub(super) fn init() -> PyRes<()> {
     .method(
         "abort(self)",
         "Closes the connection at once; what is not sent is lost.",
-        |this, _| this.abort(),
+        |this, _| this.force_close(None),
     )
     .method(
         "set_protocol(self, protocol)",
@@ -1284,6 +1343,18 @@ fn private(builder: ClassBuilder<StreamTransport>) -> ClassBuilder<StreamTranspo
                 Ok(())
             },
         )
+        .method(
+            "_read_ready(self)",
+            "Receives what there is.",
+            |this, _| match this.loop_.get() {
+                Some(loop_) => this.receive(&loop_),
+                None => Ok(()),
+            },
+        )
+        .method("_write_ready(self)", "Sends what waits.", |this, _| {
+            this.flush_now()?;
+            this.send_more()
+        })
         .property("_extra", Ref::extra_dict, |this, value| {
             drop(this.extra.replace(value.cloned()));
             Ok(())

@@ -3,6 +3,7 @@
 pub(crate) mod read_pipe;
 pub(crate) mod write_pipe;
 
+use crate::events::JobBody;
 use crate::ffi::{Obj, PyRes};
 use crate::stdlib;
 
@@ -34,6 +35,11 @@ fn file_kind(fd: &Obj) -> PyRes<Option<FileKind>> {
         0o020_000 => Some(FileKind::Device),
         _ => None,
     })
+}
+
+/// The method of a transport that asyncio would have called for a job; `None` for jobs of others.
+pub(crate) fn ready_method(body: JobBody) -> Option<&'static Obj> {
+    read_pipe::ready_method(body).or_else(|| write_pipe::ready_method(body))
 }
 
 /// Makes the classes.

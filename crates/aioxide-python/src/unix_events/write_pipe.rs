@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 
 use aioxide_engine::socket;
 
-use crate::events::{Direction, EventLoop};
+use crate::events::{Direction, EventLoop, JobBody};
 use crate::ffi::{
     Buffer, Builtin, Class, ClassBuilder, Layout, Native, Obj, PyRes, Raised, Ref, Slot, Visit,
     finally, os_error_instance,
@@ -363,6 +363,17 @@ fn write_ready(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
             run_ready(loop_, this, names::write_ready(), Ref::write_pending)
         }
         _ => Ok(()),
+    }
+}
+
+/// The method that asyncio would have called for a job of this file.
+pub(super) fn ready_method(body: JobBody) -> Option<&'static Obj> {
+    if std::ptr::fn_addr_eq(body, read_ready as JobBody) {
+        Some(names::read_ready())
+    } else if std::ptr::fn_addr_eq(body, write_ready as JobBody) {
+        Some(names::write_ready())
+    } else {
+        None
     }
 }
 
