@@ -61,7 +61,8 @@ def connect(loop, pair):
 
     yield connect
     for transport in transports:
-        transport.abort()
+        if transport._loop is not None:
+            transport.abort()
     run_turns(loop)
 
 

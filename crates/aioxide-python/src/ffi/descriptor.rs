@@ -20,7 +20,7 @@ impl Obj {
             if usize::try_from((*class).tp_basicsize).unwrap_or(0) < OFFSET + size_of::<c_int>() {
                 return None;
             }
-            Some(self.raw().cast::<u8>().add(OFFSET).cast::<c_int>().read())
+            Some(self.raw().byte_add(OFFSET).cast::<c_int>().read())
         }
     }
 }
