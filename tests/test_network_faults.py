@@ -430,7 +430,7 @@ async def sendfile_after_much_else(loop, attempt, tmp_path):
 @scenario
 async def start_tls(loop, attempt, tmp_path):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    async with connected(loop) as (transport, far):
+    async with connected(loop) as (transport, _far):
         await attempt(loop.start_tls(transport, Peer(), context, server_hostname="nobody"))
         await turns(3)
 
@@ -521,7 +521,7 @@ async def streams():
 
 def stream_read(name, *arguments):
     async def scenario(loop, attempt, tmp_path):
-        async with streams() as (reader, writer, far):
+        async with streams() as (reader, _writer, far):
             await attempt(getattr(reader, name)(*arguments), fire=once(lambda: far.send(b"ab\n")))
             assert reader._waiter is None
             far.send(b"z")
@@ -538,14 +538,14 @@ stream_read("readuntil", b"b")
 
 @scenario
 async def stream_read_to_the_end(loop, attempt, tmp_path):
-    async with streams() as (reader, writer, far):
+    async with streams() as (reader, _writer, far):
         await attempt(reader.read(), fire=once(lambda: far.shutdown(socket.SHUT_WR)))
         assert reader._waiter is None
 
 
 @scenario
 async def stream_drain(loop, attempt, tmp_path):
-    async with streams() as (reader, writer, far):
+    async with streams() as (_reader, writer, far):
         writer.write(bytes(100_000))
         await attempt(writer.drain(), fire=lambda _: drain(far))
         if not attempt.completed:
@@ -560,7 +560,7 @@ async def stream_drain(loop, attempt, tmp_path):
 
 @scenario
 async def stream_wait_closed(loop, attempt, tmp_path):
-    async with streams() as (reader, writer, far):
+    async with streams() as (_reader, writer, _far):
         writer.close()
         await attempt(writer.wait_closed())
         await writer.wait_closed()
@@ -569,7 +569,7 @@ async def stream_wait_closed(loop, attempt, tmp_path):
 @scenario
 async def stream_start_tls(loop, attempt, tmp_path):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    async with streams() as (reader, writer, far):
+    async with streams() as (_reader, writer, _far):
         await attempt(writer.start_tls(context, server_hostname="nobody"))
         await turns(3)
 
@@ -811,7 +811,7 @@ def test_no_way_there(loop):
 
     async def main():
         before = descriptors()
-        with pytest.raises(OSError) as raised:
+        with pytest.raises(OSError, match=r"255\.255") as raised:
             await loop.create_connection(Peer, "255.255.255.255", 9)
         assert raised.value.errno in {errno.ENETUNREACH, errno.EACCES, errno.EHOSTUNREACH}
         assert descriptors() == before
@@ -1112,7 +1112,7 @@ async def converse(generator, tally, open_connection):
     try:
         reader, writer = await open_connection()
     except ConnectionError:
-        return
+        return None
     end = generator.choice(["orderly", "orderly", "half", "half", "close", "abort", "cancel", "reset"])
     sent = bytearray()
     received = bytearray()
@@ -1251,9 +1251,7 @@ def test_very_many_random_connections(own, tmp_path):
     gc.collect()
     objects, memory = len(gc.get_objects()), resident()
     end = time.monotonic() + 60
-    tally = run_soak(
-        own, 4, lambda tally: tally.conversations < 10_000 or time.monotonic() < end, tmp_path / "second"
-    )
+    tally = run_soak(own, 4, lambda tally: tally.conversations < 10_000 or time.monotonic() < end, tmp_path / "second")
     assert tally.conversations >= 10_000
     gc.collect()
     grown = (resident() - memory) / 2**20

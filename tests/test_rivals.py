@@ -249,7 +249,7 @@ def test_debug_mode_refuses_coroutines_as_callbacks(aio, loop, method):
 
     loop.set_debug(True)
     first = {"call_later": (0,), "call_at": (0,), "run_in_executor": (None,)}.get(method, ())
-    with pytest.raises(TypeError, match="[Cc]oroutine"):
+    with pytest.raises(TypeError, match=r"[Cc]oroutine"):
         getattr(loop, method)(*first, coroutine)
 
 

@@ -502,10 +502,9 @@ impl Ref<StreamTransport> {
     /// One of the addresses, as long as nobody needed the whole dict.
     fn known_end(&self, name: &Obj) -> PyRes<Option<Obj>> {
         let address = match self.ends.borrow().as_deref() {
-            None => return Ok(None),
             Some(ends) if name.is(names::peername()) => ends.peername.clone(),
             Some(ends) if name.is(names::sockname()) => ends.sockname.clone(),
-            Some(_) => return Ok(None),
+            _ => return Ok(None),
         };
         to_python(address.as_ref()).map(Some)
     }
