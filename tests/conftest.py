@@ -35,6 +35,8 @@ def no_error_reports(request: pytest.FixtureRequest) -> Iterator[None]:
     try:
         yield
         gc.collect()
+        # What is left is the runner's own: the next collections need not look at it again.
+        gc.freeze()
     finally:
         logger.removeHandler(reports)
     if reports.records and request.node.get_closest_marker("logs_errors") is None:

@@ -811,7 +811,7 @@ def test_no_way_there(loop):
 
     async def main():
         before = descriptors()
-        with pytest.raises(OSError, match=r"255\.255") as raised:
+        with pytest.raises(OSError, match=r"Errno|Multiple") as raised:
             await loop.create_connection(Peer, "255.255.255.255", 9)
         assert raised.value.errno in {errno.ENETUNREACH, errno.EACCES, errno.EHOSTUNREACH}
         assert descriptors() == before

@@ -701,7 +701,10 @@ class TestWriting:
 
     @pytest.mark.parametrize("way", ["close", "abort", "write"])
     @pytest.mark.parametrize("name", ["pause", "resume"])
-    def test_flow_callbacks_that_act(self, loop, pair, connect, reports, name, way):
+    def test_flow_callbacks_that_act(self, aio, loop, pair, connect, reports, name, way):
+        if aio is asyncio and sys.version_info < (3, 14) and name == "resume" and way != "write":
+            pytest.skip("the stdlib before 3.14 loses the connection twice")
+
         def act(self):
             if way == "write":
                 self.transport.write(b"!" * 10)
@@ -731,7 +734,9 @@ class TestWriting:
         assert reports == []
         assert protocol.calls[-1] == ("lost", None)
 
-    def test_the_end_of_the_sending_half(self, loop, pair, connect):
+    def test_the_end_of_the_sending_half(self, aio, loop, pair, connect):
+        if aio is asyncio and sys.version_info < (3, 12):
+            pytest.skip("writelines() of 3.11 speaks of write()")
         protocol = Recorder()
         transport = connect(protocol)
         assert transport.can_write_eof()
