@@ -94,10 +94,10 @@ def test_nested_deadlines_in_one_turn(aio, loop):
 
         def finish_late():
             future.set_result("value")
-            wait_until(loop.time() + 0.01)
+            wait_until(loop.time() + 0.06)
 
         loop.call_soon(finish_late)
-        assert await aio.wait_for(aio.wait_for(future, 0.004), 0.005) == "value"
+        assert await aio.wait_for(aio.wait_for(future, 0.04), 0.05) == "value"
         await aio.sleep(0)
         await aio.sleep(0)
         with pytest.raises(TimeoutError):
