@@ -128,6 +128,16 @@ pub(crate) struct Watched {
     pub writer: Option<Ref<Handle>>,
 }
 
+impl Watched {
+    /// The handle of a direction.
+    pub(crate) fn handle_mut(&mut self, direction: Direction) -> &mut Option<Ref<Handle>> {
+        match direction {
+            Direction::Read => &mut self.reader,
+            Direction::Write => &mut self.writer,
+        }
+    }
+}
+
 /// Where the native base class of loops is kept.
 static LOOP: Class<EventLoop> = Class::new();
 
@@ -375,13 +385,18 @@ impl Ref<EventLoop> {
         object: Obj,
     ) -> PyRes<()> {
         self.check_closed()?;
-        let (scheduler, job) = (self.scheduler()?, Job { body, object });
+        self.register(fd, direction, Job { body, object })?;
+        self.cancel_watched(fd, direction)
+    }
+
+    /// Has the selector give out a job; the one that was there is dropped.
+    pub(crate) fn register(&self, fd: i32, direction: Direction, job: Job) -> PyRes<()> {
+        let scheduler = self.scheduler()?;
         let replaced = match direction {
             Direction::Read => scheduler.add_reader(fd, job),
             Direction::Write => scheduler.add_writer(fd, job),
         };
-        drop(replaced.map_err(|error| os_error(&error))?);
-        self.cancel_watched(fd, direction).map(drop)
+        replaced.map(drop).map_err(|error| os_error(&error))
     }
 
     /// Ends a watch, or what `add_reader` began. Was there one? A closed loop watches nothing.
@@ -488,16 +503,13 @@ impl Ref<EventLoop> {
 
     /// Forgets the transport of a descriptor, unless there is another one by now.
     pub(crate) fn forget_transport(&self, fd: i32, transport: &Obj) {
-        let known = self.transports.borrow().get(&fd).cloned();
-        let is_it = known.is_some_and(|weak| {
-            weak.call([]).map_or_else(
-                |raised| {
-                    raised.discard();
-                    false
-                },
-                |known| known.is(transport) || known.is_none(),
-            )
-        });
+        let is_it = self.transport_of(fd).map_or_else(
+            |raised| {
+                raised.discard();
+                false
+            },
+            |known| known.is_none_or(|known| known.is(transport)),
+        );
         if is_it {
             let weak = self.transports.borrow_mut().remove(&fd);
             drop(weak);
@@ -511,10 +523,7 @@ impl Ref<EventLoop> {
             let Some(watched) = descriptors.get_mut(&fd) else {
                 return Ok(());
             };
-            let handle = match direction {
-                Direction::Read => watched.reader.take(),
-                Direction::Write => watched.writer.take(),
-            };
+            let handle = watched.handle_mut(direction).take();
             if watched.reader.is_none() && watched.writer.is_none() {
                 descriptors.remove(&fd);
             }

@@ -214,8 +214,6 @@ imported! {
     transport = "asyncio.transports", "Transport";
     /// `asyncio.DatagramTransport`.
     datagram_transport = "asyncio.transports", "DatagramTransport";
-    /// `ConnectionError`.
-    connection_error = "builtins", "ConnectionError";
     /// `asyncio.BufferedProtocol`.
     buffered_protocol = "asyncio.protocols", "BufferedProtocol";
     /// `socket` itself.
@@ -236,8 +234,6 @@ imported! {
     builtin_function_type = "types", "BuiltinFunctionType";
     /// The threads that look up names for a loop.
     resolver = "aioxide._resolver", "Resolver";
-    /// `ConnectionAbortedError`.
-    connection_aborted_error = "builtins", "ConnectionAbortedError";
     /// `asyncio.ReadTransport`.
     read_transport = "asyncio.transports", "ReadTransport";
     /// The module `socket`.
@@ -248,10 +244,6 @@ imported! {
     file_not_found_error = "builtins", "FileNotFoundError";
     /// `format`.
     format = "builtins", "format";
-    /// `BlockingIOError`.
-    blocking_io_error = "builtins", "BlockingIOError";
-    /// `InterruptedError`.
-    interrupted_error = "builtins", "InterruptedError";
     /// `collections.abc.Iterable`.
     iterable_abc = "collections.abc", "Iterable";
     /// `asyncio.base_events.Server`.

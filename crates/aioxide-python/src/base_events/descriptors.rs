@@ -1,9 +1,7 @@
 //! `add_reader`, `add_writer` and their removal.
 
 use crate::events::{Direction, EventLoop, Handle, Job, context_argument, run_handle};
-use crate::ffi::{
-    Args, Builtin, ClassBuilder, Obj, PyRes, Raised, Ref, copy_current_context, os_error,
-};
+use crate::ffi::{Args, Builtin, ClassBuilder, Obj, PyRes, Raised, Ref, copy_current_context};
 use crate::names;
 
 /// Adds this file's methods.
@@ -111,8 +109,7 @@ fn known_transports(this: &Ref<EventLoop>) -> PyRes {
         .collect();
     let found = Obj::dict()?;
     for (fd, weak) in known {
-        let transport = weak.call([])?;
-        if !transport.is_none() {
+        if let Some(transport) = weak.referent()? {
             found.set_item(&Obj::int(fd.into())?, &transport)?;
         }
     }
@@ -179,21 +176,14 @@ fn watch(
         body: run_handle,
         object: handle.obj().clone(),
     };
-    let scheduler = this.scheduler()?;
-    let replaced = match direction {
-        Direction::Read => scheduler.add_reader(fd, job),
-        Direction::Write => scheduler.add_writer(fd, job),
-    }
-    .map_err(|error| os_error(&error))?;
-    drop(replaced);
-    let previous = {
-        let mut descriptors = this.descriptors.borrow_mut();
-        let watched = descriptors.entry(fd).or_default();
-        match direction {
-            Direction::Read => watched.reader.replace(handle.clone()),
-            Direction::Write => watched.writer.replace(handle.clone()),
-        }
-    };
+    this.register(fd, direction, job)?;
+    let previous = this
+        .descriptors
+        .borrow_mut()
+        .entry(fd)
+        .or_default()
+        .handle_mut(direction)
+        .replace(handle.clone());
     if let Some(previous) = previous {
         previous.cancel()?;
     }

@@ -231,12 +231,11 @@ fn accept(sock: &Obj) -> PyRes<Accept> {
         }
         Err(raised) => raised,
     };
-    if raised.matches(stdlib::connection_aborted_error()?) {
+    if raised.is(Builtin::ConnectionAborted) {
         raised.discard();
         return Ok(Accept::Aborted);
     }
-    if raised.matches(stdlib::blocking_io_error()?) || raised.matches(stdlib::interrupted_error()?)
-    {
+    if raised.is(Builtin::BlockingIo) || raised.is(Builtin::Interrupted) {
         raised.discard();
         return Ok(Accept::Nothing);
     }

@@ -24,6 +24,8 @@ pub(crate) enum Builtin {
     Connection,
     /// `InterruptedError`.
     Interrupted,
+    /// `ConnectionAbortedError`.
+    ConnectionAborted,
     /// `ConnectionResetError`.
     ConnectionReset,
     /// `NotImplementedError`.
@@ -67,6 +69,7 @@ impl Builtin {
                 Self::BlockingIo => ffi::PyExc_BlockingIOError,
                 Self::Connection => ffi::PyExc_ConnectionError,
                 Self::Interrupted => ffi::PyExc_InterruptedError,
+                Self::ConnectionAborted => ffi::PyExc_ConnectionAbortedError,
                 Self::ConnectionReset => ffi::PyExc_ConnectionResetError,
                 Self::NotImplemented => ffi::PyExc_NotImplementedError,
                 Self::Os => ffi::PyExc_OSError,

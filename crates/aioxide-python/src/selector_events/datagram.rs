@@ -620,10 +620,7 @@ impl Ref<DatagramTransport> {
 fn unless_waiting(outcome: PyRes) -> PyRes<Option<Obj>> {
     match outcome {
         Ok(value) => Ok(Some(value)),
-        Err(raised)
-            if raised.matches(stdlib::blocking_io_error()?)
-                || raised.matches(stdlib::interrupted_error()?) =>
-        {
+        Err(raised) if raised.is(Builtin::BlockingIo) || raised.is(Builtin::Interrupted) => {
             raised.discard();
             Ok(None)
         }

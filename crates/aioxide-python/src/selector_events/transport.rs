@@ -30,8 +30,8 @@ use crate::events::{
     Direction, EventLoop, Handle, JobBody, LoopRef, READ_BUFFER, leaves_the_loop, run_handle,
 };
 use crate::ffi::{
-    Buffer, Class, ClassBuilder, Layout, Native, Obj, PyRes, Raised, Ref, Slot, Visit, finally,
-    in_context, os_error, os_error_instance, warn_resource, while_handling,
+    Buffer, Builtin, Class, ClassBuilder, Layout, Native, Obj, PyRes, Raised, Ref, Slot, Visit,
+    finally, in_context, os_error, os_error_instance, warn_resource, while_handling,
 };
 use crate::streams::{direct_reader, feed, is_stream_protocol};
 use crate::waiter::{create_future, is_cancelled, set_exception, set_result};
@@ -1103,8 +1103,7 @@ impl Ref<StreamTransport> {
         if crate::waiter::is_done(&waiter)? {
             return Ok(());
         }
-        let error =
-            stdlib::connection_error()?.call([&Obj::str("Connection is closed by peer")?])?;
+        let error = Builtin::Connection.instance("Connection is closed by peer")?;
         set_exception(&waiter, &error)
     }
 
