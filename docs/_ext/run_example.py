@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -32,7 +33,7 @@ class Run(SphinxDirective):
     """Runs a program and shows it with its output."""
 
     has_content = True
-    option_spec = {
+    option_spec: ClassVar = {
         "expect": directives.unchanged,
         "options": directives.unchanged,
         "under": lambda value: directives.choice(value, ("aioxide", "python")),
