@@ -209,10 +209,11 @@ impl Session {
     pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         let mut length = 0;
         loop {
-            match not_yet(self.connection.reader().read(&mut buffer[length..]))? {
-                Some(0) => return Ok(Some(length)),
-                Some(more) => length += more,
-                None => {}
+            match not_yet(self.connection.reader().read(&mut buffer[length..])) {
+                Ok(Some(0)) => return Ok(Some(length)),
+                // Without a goodbye it is an end all the same, and none of ours expects one.
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(Some(length)),
+                outcome => length += outcome?.unwrap_or(0),
             }
             if length == buffer.len() || (length > 0 && self.socket.buffer().is_empty()) {
                 self.check_handshake()?;
