@@ -53,6 +53,8 @@ class Row:
     """ns for CPU time per operation, µs or ms by the clock, B for bytes per object, or turns of the loop."""
     operations: str = "calls"
     """What is counted."""
+    rounds: int | None = None
+    """The most rounds, if few say enough."""
 
 
 MEAN_GROUPS = ("task", "combinator", "primitive")

@@ -117,6 +117,11 @@ def suits(row: AnyRow, name: str) -> bool:
     return name not in providers.TLS_ONLY or row.group == "tls"
 
 
+def rounds_of(row: AnyRow, options: argparse.Namespace) -> int:
+    """How often each cell of a row runs."""
+    return min(options.rounds, row.rounds or options.rounds)
+
+
 def measure(row: AnyRow, name: str, options: argparse.Namespace) -> dict[str, float]:
     """The figures of one cell."""
     figures = measure_any(row, name, options)
@@ -153,7 +158,7 @@ def collect(
         for row in rows:
             for name in in_order(names, number):
                 label = f"{row.name} on {name}"
-                if label in failures or label in missing or not suits(row, name):
+                if label in failures or label in missing or not suits(row, name) or number >= rounds_of(row, options):
                     continue
                 if sys.stderr.isatty():
                     print(f"\rround {number + 1}/{options.rounds}: {label}".ljust(78), end="", file=sys.stderr)
@@ -168,13 +173,14 @@ def collect(
     return samples, failures, missing
 
 
-def summarise(samples: Samples, options: argparse.Namespace) -> dict[tuple[str, str], float]:
+def summarise(rows: list[AnyRow], samples: Samples, options: argparse.Namespace) -> dict[tuple[str, str], float]:
     """One figure a cell; cells without a full set of samples are left out."""
     statistic = min if options.statistic == "min" else statistics.median
+    wanted = {row.name: rounds_of(row, options) for row in rows}
     return {
-        key: statistic([figures["value"] for figures in rounds])
-        for key, rounds in samples.items()
-        if len(rounds) == options.rounds
+        (row, name): statistic([figures["value"] for figures in rounds])
+        for (row, name), rounds in samples.items()
+        if len(rounds) == wanted[row]
     }
 
 
@@ -365,7 +371,7 @@ def main() -> int:
         return 0
 
     samples, failures, missing = collect(rows, names, options)
-    figures = summarise(samples, options)
+    figures = summarise(rows, samples, options)
     facts = build()
     head = (
         f"{facts['python']} ({facts['compiler']}; PGO: {facts['pgo']}), {facts['cpu']}, {facts['date']}; "

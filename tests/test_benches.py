@@ -215,3 +215,17 @@ def test_the_generator_fails_when_a_ticket_is_refused(generator, make_context):
         result = talk(generator, server, "accept", "--tls", "resumed")
     assert result.returncode == 1
     assert "the handshake was to be Resumed and is Some(Full)" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--tcp", "127.0.0.1:1", "--tls", "sometimes"], "--tls sometimes makes no sense"),
+        (["--unix", "/nowhere", "--tls", "full"], "TLS is for --tcp"),
+    ],
+    ids=["kind", "address"],
+)
+def test_the_generator_refuses_nonsense(generator, arguments, reason):
+    result = subprocess.run([str(generator), "echo", *arguments], capture_output=True, text=True, timeout=TIMEOUT)
+    assert result.returncode == 1
+    assert reason in result.stderr
