@@ -899,17 +899,28 @@ pub(crate) fn report_callback_error(
     }
     let exception = raised.take();
     let source = format_callback_source(loop_, callback, args)?;
+    report_error_in(&source, &exception, loop_, handle, source_traceback)
+}
+
+/// The same for a callback that is known by its name.
+pub(crate) fn report_error_in(
+    source: &str,
+    exception: &Obj,
+    loop_: &Obj,
+    handle: &Obj,
+    source_traceback: Option<&Obj>,
+) -> PyRes<()> {
     let context = Obj::dict()?;
     context.set_item(
         names::message(),
         &Obj::str(&format!("Exception in callback {source}"))?,
     )?;
-    context.set_item(names::exception(), &exception)?;
+    context.set_item(names::exception(), exception)?;
     context.set_item(names::handle(), handle)?;
     if let Some(traceback) = source_traceback {
         context.set_item(names::source_traceback(), traceback)?;
     }
-    while_handling(&exception, || {
+    while_handling(exception, || {
         loop_.method(names::call_exception_handler(), [&context])
     })
     .map(drop)
@@ -1012,7 +1023,7 @@ impl Ref<Handle> {
             };
             words.push(format_callback_source(&loop_, &callback, &args)?);
         }
-        words.extend(created_at(&self.source_traceback)?);
+        words.extend(created_at(self.source().as_ref())?);
         Ok(format!("<{}>", words.join(" ")))
     }
 
@@ -1026,8 +1037,8 @@ impl Ref<Handle> {
 }
 
 /// `created at file:line`, from the last frame of a source traceback.
-pub(crate) fn created_at(source_traceback: &Slot) -> PyRes<Option<String>> {
-    let Some(frames) = source_traceback.get() else {
+pub(crate) fn created_at(source_traceback: Option<&Obj>) -> PyRes<Option<String>> {
+    let Some(frames) = source_traceback else {
         return Ok(None);
     };
     let frames = frames.items()?;

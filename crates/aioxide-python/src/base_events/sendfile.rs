@@ -440,6 +440,7 @@ fn send_file(_: i32, _: i32, _: u64, _: usize) -> std::io::Result<usize> {
 }
 
 impl Operation for Transfer {
+    const NAME: &'static str = "_UnixSelectorEventLoop._sock_sendfile_native_impl";
     const DIRECTION: Direction = Direction::Write;
 
     fn begin(&self, sock: &Obj) -> PyRes<Option<Obj>> {
