@@ -232,9 +232,11 @@ async def sock_connect(loop):
 @job("_sock_sendfile_native_impl(")
 async def sock_sendfile(loop):
     with pair() as (near, far), open(__file__, "rb") as file:
-        for sock in near, far:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                near.send(bytes(1 << 16))
         task = asyncio.ensure_future(loop.sock_sendfile(near, file))
+        await turns()
         while not task.done():
             empty(far.recv)
             await asyncio.sleep(0)
