@@ -5,6 +5,7 @@ The limit is zero here: each job is logged, and the test looks for the one that 
 
 import asyncio
 import contextlib
+import io
 import logging
 import os
 import socket
@@ -120,7 +121,7 @@ async def read_pipe(loop):
     received = Happening()
     reading, writing = os.pipe()
     with open(writing, "wb", 0) as file:
-        transport, _ = await loop.connect_read_pipe(protocol(data_received=received), open(reading, "rb", 0))
+        transport, _ = await loop.connect_read_pipe(protocol(data_received=received), io.FileIO(reading))
         file.write(b"x")
         await received.called()
         transport.close()
@@ -133,7 +134,7 @@ async def write_pipe(loop):
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     with open(reading, "rb", 0) as file:
-        transport, _ = await loop.connect_write_pipe(protocol(resume_writing=resumed), open(writing, "wb", 0))
+        transport, _ = await loop.connect_write_pipe(protocol(resume_writing=resumed), io.FileIO(writing, "w"))
         transport.set_write_buffer_limits(high=0)
         while not transport.get_write_buffer_size():
             transport.write(bytes(1 << 16))
@@ -148,7 +149,7 @@ async def write_pipe(loop):
 async def write_pipe_without_reader(loop):
     lost = Happening()
     reading, writing = os.pipe()
-    await loop.connect_write_pipe(protocol(connection_lost=lost), open(writing, "wb", 0))
+    await loop.connect_write_pipe(protocol(connection_lost=lost), io.FileIO(writing, "w"))
     os.close(reading)
     await lost.called()
     await turns()
