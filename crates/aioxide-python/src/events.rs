@@ -401,17 +401,18 @@ impl Ref<EventLoop> {
 
     /// Ends a watch, or what `add_reader` began. Was there one? A closed loop watches nothing.
     pub(crate) fn unwatch(&self, fd: i32, direction: Direction) -> PyRes<bool> {
-        let Some(scheduler) = self.scheduler.borrow().clone() else {
-            return Ok(false);
-        };
-        let job = match direction {
-            Direction::Read => scheduler.remove_reader(fd),
-            Direction::Write => scheduler.remove_writer(fd),
-        };
-        let found = job.is_some();
-        drop(job);
+        let found = self.take_watch(fd, direction).is_some();
         self.cancel_watched(fd, direction)?;
         Ok(found)
+    }
+
+    /// Takes the job that watches a descriptor.
+    fn take_watch(&self, fd: i32, direction: Direction) -> Option<Job> {
+        let scheduler = self.scheduler.borrow().clone()?;
+        match direction {
+            Direction::Read => scheduler.remove_reader(fd),
+            Direction::Write => scheduler.remove_writer(fd),
+        }
     }
 
     /// Ends the watch of `object`, if it is that which watches: a number may have another owner by now.
@@ -936,6 +937,17 @@ fn format_callback_source(loop_: &Obj, callback: &Obj, args: &Obj) -> PyRes<Stri
             .text()
     } else {
         format.call([callback, args])?.text()
+    }
+}
+
+impl Ref<EventLoop> {
+    /// Ends the watch of a descriptor that was closed: the selector does not know it any more, so its job runs now, for
+    /// the last time, and finds that out.
+    pub(crate) fn run_last(&self, fd: i32, direction: Direction) -> PyRes<()> {
+        match self.take_watch(fd, direction) {
+            Some(job) => (job.body)(self, job.object),
+            None => Ok(()),
+        }
     }
 }
 
