@@ -19,11 +19,9 @@ import struct
 import time
 
 import pytest
+from waiting import PATIENCE, turns, until
 
 import aioxide
-
-PATIENCE = 20
-"""Seconds after which something that should have happened will not."""
 
 RESET = struct.pack("ii", 1, 0)
 """The value of SO_LINGER with which close() resets the connection."""
@@ -53,19 +51,6 @@ def descriptors():
         with contextlib.suppress(OSError):
             found.add((int(name), os.readlink(f"/proc/self/fd/{name}")))
     return found
-
-
-async def turns(count=1):
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-async def until(condition):
-    """Lets the loop run until something is true."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it does not happen"
-        await asyncio.sleep(0)
 
 
 def full_listener():
@@ -605,22 +590,6 @@ def test_cancelled_at_every_moment(own, name, fires, tmp_path):
 
 
 # No descriptors, no memory.
-
-
-@pytest.fixture
-def no_descriptors():
-    """Calls: let the process have no more descriptors, and let it have them again."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-
-    def forbid():
-        with socket.socket() as sock:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (sock.fileno(), limits[1]))
-
-    def allow():
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-
-    yield forbid, allow
-    allow()
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix", "streams"])

@@ -11,6 +11,7 @@ import sys
 from asyncio import constants
 
 import pytest
+from waiting import run, turn
 
 SIZE = 10 << 20
 
@@ -31,30 +32,10 @@ def file(tmp_path, data):
 
 
 @pytest.fixture
-def pair():
-    """Two connected sockets that do not block."""
-    near, far = socket.socketpair()
-    near.setblocking(False)
-    far.setblocking(False)
-    with near, far:
-        yield near, far
-
-
-@pytest.fixture
 def loop(loop):
     """A loop whose executor ends with the test."""
     yield loop
     loop.run_until_complete(loop.shutdown_default_executor())
-
-
-def run(loop, coro):
-    return loop.run_until_complete(coro)
-
-
-def turn(loop, times=1):
-    for _ in range(times):
-        loop.call_soon(loop.stop)
-        loop.run_forever()
 
 
 async def receive(loop, sock, count):

@@ -11,6 +11,7 @@ import os
 import socket
 
 import pytest
+from waiting import turns, until
 
 import aioxide
 
@@ -44,19 +45,6 @@ def protocol(base=asyncio.Protocol, **methods):
     return lambda: type("Made", (base,), {name: lambda self, *_, c=call: c() for name, call in methods.items()})()
 
 
-async def turns(count=3):
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-async def until(condition):
-    async def wait():
-        while not condition():
-            await asyncio.sleep(0)
-
-    await asyncio.wait_for(wait(), 10)
-
-
 @contextlib.contextmanager
 def pair():
     near, far = socket.socketpair()
@@ -81,7 +69,7 @@ async def datagram(loop):
         sock.sendto(b"x", transport.get_extra_info("sockname"))
         await received.called()
     transport.close()
-    await turns()
+    await turns(3)
 
 
 @job("_SelectorDatagramTransport._sendto_ready()")
@@ -102,7 +90,7 @@ async def datagram_sent_later(loop):
         empty(far.recv)
         await resumed.called()
         transport.abort()
-        await turns()
+        await turns(3)
 
 
 @job("_SelectorSocketTransport._read_ready()")
@@ -113,7 +101,7 @@ async def stream(loop):
         far.send(b"x")
         await received.called()
         transport.abort()
-        await turns()
+        await turns(3)
 
 
 @job("_UnixReadPipeTransport._read_ready()")
@@ -125,7 +113,7 @@ async def read_pipe(loop):
         file.write(b"x")
         await received.called()
         transport.close()
-        await turns()
+        await turns(3)
 
 
 @job("_UnixWritePipeTransport._write_ready()")
@@ -142,7 +130,7 @@ async def write_pipe(loop):
             pass
         await resumed.called()
         transport.abort()
-        await turns()
+        await turns(3)
 
 
 @job("_UnixWritePipeTransport._read_ready()")
@@ -152,7 +140,7 @@ async def write_pipe_without_reader(loop):
     await loop.connect_write_pipe(protocol(connection_lost=lost), io.FileIO(writing, "w"))
     os.close(reading)
     await lost.called()
-    await turns()
+    await turns(3)
 
 
 @job("EventLoop._accept_connection(")
@@ -172,7 +160,7 @@ def waiting(method, *arguments):
     async def wait(loop):
         with pair() as (near, far):
             task = asyncio.ensure_future(getattr(loop, method)(near, *(make() for make in arguments)))
-            await turns()
+            await turns(3)
             far.send(b"x")
             await task
 
@@ -189,7 +177,7 @@ waiting("sock_recvfrom_into", lambda: bytearray(10))
 async def sock_sendall(loop):
     with pair() as (near, far):
         task = asyncio.ensure_future(loop.sock_sendall(near, bytes(1 << 20)))
-        await turns()
+        await turns(3)
         while not task.done():
             empty(far.recv)
             await asyncio.sleep(0)
@@ -206,7 +194,7 @@ async def sock_sendto(loop):
             while True:
                 near.sendto(b"x", far.getsockname())
         task = asyncio.ensure_future(loop.sock_sendto(near, b"x", far.getsockname()))
-        await turns()
+        await turns(3)
         while not task.done():
             empty(far.recv)
             await asyncio.sleep(0)
@@ -217,7 +205,7 @@ async def sock_accept(loop):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
         task = asyncio.ensure_future(loop.sock_accept(listener))
-        await turns()
+        await turns(3)
         with socket.create_connection(listener.getsockname()):
             connection, _ = await task
             connection.close()
@@ -237,7 +225,7 @@ async def sock_sendfile(loop):
             while True:
                 near.send(bytes(1 << 16))
         task = asyncio.ensure_future(loop.sock_sendfile(near, file))
-        await turns()
+        await turns(3)
         while not task.done():
             empty(far.recv)
             await asyncio.sleep(0)
@@ -290,7 +278,7 @@ async def stream_read(loop):
     with pair() as (near, far):
         reader, writer = await aioxide.open_connection(sock=near)
         task = loop.create_task(reader.read(1), name="reads a stream")
-        await turns()
+        await turns(3)
         far.send(b"x")
         await task
         writer.close()
@@ -325,7 +313,7 @@ def test_wait_of_a_socket_is_shown_where_its_result_is_refused(aio, loop):
     async def main():
         with pair() as (near, far):
             task = asyncio.ensure_future(loop.sock_recv(near, 10))
-            await turns()
+            await turns(3)
             far.send(b"x")
             await until(lambda: reports)
             task.cancel()

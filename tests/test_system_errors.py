@@ -18,6 +18,7 @@ import sys
 
 import pytest
 from test_fork import SUCCESS, in_child
+from waiting import turns, until
 
 import aioxide
 
@@ -201,16 +202,6 @@ def fails(number):
     return pytest.raises(OSError, match=rf"\[Errno {number}\]")
 
 
-async def turns(count=40):
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-async def until(condition):
-    while not condition():
-        await asyncio.sleep(0)
-
-
 def empty(sock):
     """Takes what there is, and returns the pieces."""
     pieces = []
@@ -323,7 +314,7 @@ def test_write_that_would_block_is_tried_again(child):
         protocol, near, far = await connect(loop)
         refuse(near, errno.EAGAIN, "sendto", length=777)
         protocol.transport.write(bytes(777))
-        await turns()
+        await turns(40)
         protocol.transport.write(b"end")
         received = bytearray()
         while not received.endswith(b"end"):
@@ -362,10 +353,10 @@ def test_descriptor_that_is_ready_and_has_nothing(child, factory):
         protocol, near, far = await connect(loop, factory)
         refuse(near, errno.EAGAIN, "recvfrom")
         far.send(b"x")
-        await turns()
+        await turns(40)
         assert protocol.events == []
         protocol.transport.write(b"y")
-        await turns()
+        await turns(40)
         assert empty(far) == [b"y"]
         protocol.transport.close()
         await protocol.ended.wait()
@@ -401,7 +392,7 @@ def test_datagram_that_is_refused(child, number, connected, kind):
         refuse(near, number, "sendto", length=777)
         for size in 777, 3, 777, 4:
             protocol.transport.sendto(bytes(size), address)
-        await turns()
+        await turns(40)
         assert protocol.events == [("error", number)] * 2
         assert [len(data) for data in empty(far)] == [3, 4]
         assert protocol.transport.get_write_buffer_size() == 0
@@ -677,7 +668,7 @@ def test_server_that_cannot_accept(aio, child, monkeypatch, number):
         refuse(server.sockets[0], number, "accept", "accept4")
         with socket.create_connection(server.sockets[0].getsockname()):
             if number == errno.ECONNABORTED:
-                await turns()
+                await turns(40)
             else:
                 await until(lambda: len(reports) > 2)
         server.close()
@@ -778,7 +769,7 @@ def test_file_that_the_system_stops_to_copy(child, tmp_path, number, over):
             else:
                 assert not transport.is_closing()
                 transport.write(b"on")
-                await turns()
+                await turns(40)
                 assert empty(far) == [b"on"]
                 transport.close()
                 await protocol.ended.wait()
@@ -826,7 +817,7 @@ def test_transport_that_cannot_be_registered(child, kind):
             transport, protocol = await loop.connect_read_pipe(Recorder, near)
         else:
             transport, protocol = await loop.connect_write_pipe(Recorder, near)
-        await turns()
+        await turns(40)
         assert [report["exception"].errno for report in reports] == [errno.ENOSPC]
         transport.close()
         await protocol.ended.wait()
@@ -846,7 +837,7 @@ def test_write_that_cannot_wait(child):
         refuse(near, errno.ENOSPC, "epoll_ctl")
         try:
             protocol.transport.write(bytes(8 << 20))
-            await turns()
+            await turns(40)
         except OSError as error:
             assert error.errno == errno.ENOSPC
         else:
