@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import ctypes
 import errno
+import gc
 import io
 import itertools
 import os
@@ -849,5 +850,74 @@ def test_write_that_cannot_wait(child):
         await turns(2)
         assert near.fileno() == -1
         far.close()
+
+    child(main)
+
+
+def lowest():
+    """The number of the next descriptor."""
+    with socket.socket() as sock:
+        return sock.fileno()
+
+
+@pytest.mark.parametrize("kind", ["create_server", "start_server", "create_unix_server"])
+def test_server_that_cannot_be_registered(child, aio, kind, tmp_path):
+    """It is said, and its socket is closed."""
+    if aio is asyncio and kind == "create_unix_server":
+        pytest.skip("asyncio leaves the socket open")
+
+    async def main(loop, reports):
+        path = str(tmp_path / "socket")
+        number = lowest()
+        refuse(number, errno.ENOSPC, "epoll_ctl")
+
+        def serve():
+            if kind == "create_server":
+                return loop.create_server(Recorder, "127.0.0.1", 0)
+            if kind == "start_server":
+                return aio.start_server(print, "127.0.0.1", 0)
+            return loop.create_unix_server(Recorder, path)
+
+        with fails(errno.ENOSPC):
+            await serve()
+        gc.collect()
+        # The number that cannot be registered is left to somebody else.
+        with socket.socket() as sock:
+            assert sock.fileno() == number
+            server = await serve()
+            server.close()
+            await server.wait_closed()
+        assert reports == []
+
+    child(main)
+
+
+@pytest.mark.parametrize("kind", ["create_connection", "open_connection", "sock_connect"])
+def test_connection_that_cannot_be_waited_for(child, aio, kind):
+    """The attempt fails, and its socket is closed."""
+
+    async def main(loop, reports):
+        # Nobody accepts, so that one has to wait.
+        with contextlib.ExitStack() as stack:
+            listener = stack.enter_context(socket.socket())
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(0)
+            for _ in range(4):
+                waiting = stack.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(listener.getsockname())
+            number = lowest()
+            refuse(number, errno.ENOSPC, "epoll_ctl")
+            with fails(errno.ENOSPC):
+                if kind == "create_connection":
+                    await loop.create_connection(Recorder, *listener.getsockname())
+                elif kind == "open_connection":
+                    await aio.open_connection(*listener.getsockname())
+                else:
+                    with socket.socket() as sock:
+                        sock.setblocking(False)
+                        await loop.sock_connect(sock, listener.getsockname())
+            assert lowest() == number
+        assert reports == []
 
     child(main)
