@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 import traceback
+import warnings
 
 import pytest
 
@@ -23,7 +24,10 @@ pytestmark = [
 def in_child(function):
     """Forks; the child calls the function and ends; returns the child's exit status and what went wrong there."""
     readable, writable = os.pipe()
-    pid = os.fork()
+    with warnings.catch_warnings():
+        # A loop that ran before may have left a thread of the resolver.
+        warnings.filterwarnings("ignore", ".*use of fork.*may lead to deadlocks", DeprecationWarning)
+        pid = os.fork()
     if pid == 0:
         status = 1
         try:
