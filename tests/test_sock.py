@@ -14,16 +14,7 @@ import sys
 import weakref
 
 import pytest
-
-
-@pytest.fixture
-def pair():
-    """Two connected sockets that do not block."""
-    near, far = socket.socketpair()
-    near.setblocking(False)
-    far.setblocking(False)
-    with near, far:
-        yield near, far
+from waiting import run, turn
 
 
 @pytest.fixture
@@ -58,16 +49,6 @@ def datagrams():
             sock.bind(("127.0.0.1", 0))
             sock.setblocking(False)
         yield near, far
-
-
-def run(loop, coro):
-    return loop.run_until_complete(coro)
-
-
-def turn(loop, times=1):
-    for _ in range(times):
-        loop.call_soon(loop.stop)
-        loop.run_forever()
 
 
 def fill(sock):

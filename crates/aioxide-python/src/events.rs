@@ -401,17 +401,18 @@ impl Ref<EventLoop> {
 
     /// Ends a watch, or what `add_reader` began. Was there one? A closed loop watches nothing.
     pub(crate) fn unwatch(&self, fd: i32, direction: Direction) -> PyRes<bool> {
-        let Some(scheduler) = self.scheduler.borrow().clone() else {
-            return Ok(false);
-        };
-        let job = match direction {
-            Direction::Read => scheduler.remove_reader(fd),
-            Direction::Write => scheduler.remove_writer(fd),
-        };
-        let found = job.is_some();
-        drop(job);
+        let found = self.take_watch(fd, direction).is_some();
         self.cancel_watched(fd, direction)?;
         Ok(found)
+    }
+
+    /// Takes the job that watches a descriptor.
+    fn take_watch(&self, fd: i32, direction: Direction) -> Option<Job> {
+        let scheduler = self.scheduler.borrow().clone()?;
+        match direction {
+            Direction::Read => scheduler.remove_reader(fd),
+            Direction::Write => scheduler.remove_writer(fd),
+        }
     }
 
     /// Ends the watch of `object`, if it is that which watches: a number may have another owner by now.
@@ -899,17 +900,28 @@ pub(crate) fn report_callback_error(
     }
     let exception = raised.take();
     let source = format_callback_source(loop_, callback, args)?;
+    report_error_in(&source, &exception, loop_, handle, source_traceback)
+}
+
+/// The same for a callback that is known by its name.
+pub(crate) fn report_error_in(
+    source: &str,
+    exception: &Obj,
+    loop_: &Obj,
+    handle: &Obj,
+    source_traceback: Option<&Obj>,
+) -> PyRes<()> {
     let context = Obj::dict()?;
     context.set_item(
         names::message(),
         &Obj::str(&format!("Exception in callback {source}"))?,
     )?;
-    context.set_item(names::exception(), &exception)?;
+    context.set_item(names::exception(), exception)?;
     context.set_item(names::handle(), handle)?;
     if let Some(traceback) = source_traceback {
         context.set_item(names::source_traceback(), traceback)?;
     }
-    while_handling(&exception, || {
+    while_handling(exception, || {
         loop_.method(names::call_exception_handler(), [&context])
     })
     .map(drop)
@@ -925,6 +937,17 @@ fn format_callback_source(loop_: &Obj, callback: &Obj, args: &Obj) -> PyRes<Stri
             .text()
     } else {
         format.call([callback, args])?.text()
+    }
+}
+
+impl Ref<EventLoop> {
+    /// Ends the watch of a descriptor that was closed: the selector does not know it any more, so its job runs now, for
+    /// the last time, and finds that out.
+    pub(crate) fn run_last(&self, fd: i32, direction: Direction) -> PyRes<()> {
+        match self.take_watch(fd, direction) {
+            Some(job) => (job.body)(self, job.object),
+            None => Ok(()),
+        }
     }
 }
 
@@ -1012,7 +1035,7 @@ impl Ref<Handle> {
             };
             words.push(format_callback_source(&loop_, &callback, &args)?);
         }
-        words.extend(created_at(&self.source_traceback)?);
+        words.extend(created_at(self.source().as_ref())?);
         Ok(format!("<{}>", words.join(" ")))
     }
 
@@ -1026,8 +1049,8 @@ impl Ref<Handle> {
 }
 
 /// `created at file:line`, from the last frame of a source traceback.
-pub(crate) fn created_at(source_traceback: &Slot) -> PyRes<Option<String>> {
-    let Some(frames) = source_traceback.get() else {
+pub(crate) fn created_at(source_traceback: Option<&Obj>) -> PyRes<Option<String>> {
+    let Some(frames) = source_traceback else {
         return Ok(None);
     };
     let frames = frames.items()?;

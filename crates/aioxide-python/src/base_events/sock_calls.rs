@@ -33,6 +33,8 @@ macro_rules! calls {
         }
 
         impl Operation for $name {
+            const NAME: &'static str =
+                concat!("BaseSelectorEventLoop._sock_", stringify!($method));
             const DIRECTION: Direction = Direction::Read;
 
             fn attempt(&self, sock: &Obj) -> PyRes<Option<Obj>> {
@@ -73,6 +75,7 @@ pub(super) struct RecvFromInto {
 }
 
 impl Operation for RecvFromInto {
+    const NAME: &'static str = "BaseSelectorEventLoop._sock_recvfrom_into";
     const DIRECTION: Direction = Direction::Read;
 
     fn prepare(&self) -> PyRes<()> {
@@ -109,6 +112,7 @@ pub(super) struct SendTo {
 }
 
 impl Operation for SendTo {
+    const NAME: &'static str = "BaseSelectorEventLoop._sock_sendto";
     const DIRECTION: Direction = Direction::Write;
 
     fn begin(&self, sock: &Obj) -> PyRes<Option<Obj>> {
@@ -187,6 +191,7 @@ fn count(sent: &Obj) -> PyRes<usize> {
 }
 
 impl Operation for SendAll {
+    const NAME: &'static str = "BaseSelectorEventLoop._sock_sendall";
     const DIRECTION: Direction = Direction::Write;
 
     fn begin(&self, sock: &Obj) -> PyRes<Option<Obj>> {
@@ -241,6 +246,7 @@ impl Operation for SendAll {
 pub(super) struct Accept;
 
 impl Operation for Accept {
+    const NAME: &'static str = "BaseSelectorEventLoop._sock_accept";
     const DIRECTION: Direction = Direction::Read;
 
     fn attempt(&self, sock: &Obj) -> PyRes<Option<Obj>> {
@@ -294,6 +300,7 @@ pub(super) struct Connect {
 }
 
 impl Operation for Connect {
+    const NAME: &'static str = "BaseSelectorEventLoop._sock_connect_cb";
     const DIRECTION: Direction = Direction::Write;
 
     fn begin(&self, sock: &Obj) -> PyRes<Option<Obj>> {

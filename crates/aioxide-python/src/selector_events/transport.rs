@@ -1077,12 +1077,15 @@ impl Ref<StreamTransport> {
         };
         finally(told, || {
             let closed = self.close_socket();
-            if let Some(loop_) = self.loop_.take() {
+            let loop_ = self.loop_.take();
+            if let Some(loop_) = &loop_ {
                 loop_.forget_transport(self.fd.get(), self.obj());
             }
             self.protocol.clear();
             finally(closed, || {
-                finally(self.detach_server(), || self.lose_empty_waiter())
+                finally(self.detach_server(), || {
+                    self.lose_empty_waiter(loop_.as_ref())
+                })
             })
         })
     }
@@ -1095,13 +1098,16 @@ impl Ref<StreamTransport> {
         }
     }
 
-    /// Tells `sendfile` that the connection is over.
-    fn lose_empty_waiter(&self) -> PyRes<()> {
+    /// Tells `sendfile` that the connection is over. Differs: asyncio says nothing while the file is sent, and fails.
+    fn lose_empty_waiter(&self, loop_: Option<&Ref<EventLoop>>) -> PyRes<()> {
         let Some(waiter) = self.empty_waiter.get() else {
             return Ok(());
         };
         if crate::waiter::is_done(&waiter)? {
-            return Ok(());
+            return match loop_ {
+                Some(loop_) => loop_.run_last(self.fd.get(), Direction::Write),
+                None => Ok(()),
+            };
         }
         let error = Builtin::Connection.instance("Connection is closed by peer")?;
         set_exception(&waiter, &error)
