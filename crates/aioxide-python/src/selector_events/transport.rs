@@ -33,7 +33,9 @@ use crate::ffi::{
     Buffer, Builtin, Class, ClassBuilder, Layout, Native, Obj, PyRes, Raised, Ref, Slot, Visit,
     finally, in_context, os_error, os_error_instance, warn_resource, while_handling,
 };
-use crate::streams::{direct_reader, feed, is_stream_protocol};
+use crate::streams::{
+    DirectTransport, direct_reader, feed, is_stream_protocol, set_direct_transport,
+};
 use crate::waiter::{create_future, is_cancelled, set_exception, set_result};
 use crate::{names, stdlib};
 
@@ -1236,8 +1238,22 @@ pub(super) fn init() -> PyRes<()> {
     let builder = reading(builder);
     let builder = writing(builder);
     private(builder).build()?;
+    set_direct_transport(&FOR_WRITERS);
     Ok(())
 }
+
+/// What a native `StreamWriter` calls.
+static FOR_WRITERS: DirectTransport = DirectTransport {
+    is_plain: |object| CLASS.exact(object).is_some_and(Ref::is_plain),
+    write: |object, data| CLASS.cast(object).map_or(Ok(()), |this| this.write(data)),
+    write_lines: |object, lines| {
+        CLASS
+            .cast(object)
+            .map_or(Ok(()), |this| this.write_lines(lines))
+    },
+    close: |object| CLASS.cast(object).map_or(Ok(()), Ref::close),
+    is_closing: |object| CLASS.cast(object).is_some_and(|this| this.closing.get()),
+};
 
 /// The methods for reading.
 fn reading(builder: ClassBuilder<StreamTransport>) -> ClassBuilder<StreamTransport> {
