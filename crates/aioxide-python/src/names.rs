@@ -84,7 +84,6 @@ names! {
     drain,
     drain_helper = "_drain_helper",
     dunder_class = "__class__",
-    dunder_get = "__get__",
     dunder_dict = "__dict__",
     dunder_globals = "__globals__",
     dunder_self = "__self__",

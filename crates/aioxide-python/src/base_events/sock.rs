@@ -13,6 +13,7 @@ use crate::ffi::{
 use crate::{names, stdlib};
 
 use super::connections::{Resolved, ensure_resolved};
+use super::resolver::is_resolved;
 use super::sock_calls::{
     Accept, Connect, Recv, RecvFrom, RecvFromInto, RecvInto, SendAll, SendTo, unpack,
 };
@@ -291,12 +292,14 @@ impl SockConnect {
         let Some(family) = internet_family(&number)? else {
             return self.connect(&sock, address, None);
         };
-        let wanted = [
-            &number,
-            &plain_number(&sock, names::type_())?,
-            &plain_number(&sock, names::proto())?,
-            &Obj::int(0)?,
-        ];
+        let (kind, proto) = (
+            plain_number(&sock, names::type_())?,
+            plain_number(&sock, names::proto())?,
+        );
+        if family == Family::V4 && is_resolved(&address, [&kind, &proto])? {
+            return self.connect(&sock, address, Some(family));
+        }
+        let wanted = [&number, &kind, &proto, &Obj::int(0)?];
         match ensure_resolved(&self.loop_, &address, wanted)? {
             Resolved::Now(infos) => self.connect(&sock, first_address(&infos)?, Some(family)),
             Resolved::Later(awaitable) => {

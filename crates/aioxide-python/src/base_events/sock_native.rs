@@ -68,8 +68,7 @@ pub(super) fn plain_number(sock: &Obj, name: &Obj) -> PyRes {
     if !sock.is_exactly(stdlib::socket_class()?) {
         return sock.getattr(name);
     }
-    let member = stdlib::c_socket_class()?.getattr(name)?;
-    member.method(names::dunder_get(), [sock])
+    stdlib::c_socket_class()?.getattr(name)?.get_from(sock)
 }
 
 /// The descriptor of a socket that may be used without its methods, asked anew for each call.
