@@ -3,12 +3,13 @@
 
 use std::cell::Cell;
 
+use crate::addresses::Family;
 use crate::events::Direction;
 use crate::ffi::{Buffer, Builtin, Obj, PyRes, Raised, Slot, Visit};
 use crate::waiter::{exception_of, is_cancelled, result_of};
 use crate::{names, stdlib};
 
-use super::sock_native::{self, Call};
+use super::sock_native::{self, Call, Connecting};
 use super::sock_wait::Operation;
 
 /// The outcome of a call that may block: nothing if it would have.
@@ -297,6 +298,8 @@ pub(super) fn unpack<const N: usize>(object: &Obj) -> PyRes<[Obj; N]> {
 pub(super) struct Connect {
     /// Where to.
     pub address: Slot,
+    /// The socket's family, if it is one of the Internet's.
+    pub family: Option<Family>,
 }
 
 impl Operation for Connect {
@@ -305,6 +308,15 @@ impl Operation for Connect {
 
     fn begin(&self, sock: &Obj) -> PyRes<Option<Obj>> {
         let address = self.address.get_or_none();
+        match sock_native::connect(sock, self.family, &address)? {
+            Connecting::Unfit => {}
+            Connecting::UnderWay => return Ok(None),
+            Connecting::Done => return Ok(Some(Obj::none())),
+            Connecting::Failed(error) => {
+                let error = Obj::int(error.raw_os_error().unwrap_or(0).into())?;
+                return Err(connect_failed(&error, &address)?);
+            }
+        }
         let connected = unless_blocked(sock.method(names::connect(), [&address]))?;
         Ok(connected.map(|_| Obj::none()))
     }
@@ -331,7 +343,12 @@ fn connected(sock: &Obj, address: &Obj) -> PyRes {
     if error.equals(&Obj::int(0)?)? {
         return Ok(Obj::none());
     }
+    Err(connect_failed(&error, address)?)
+}
+
+/// The error of a connection attempt that failed in the background.
+fn connect_failed(error: &Obj, address: &Obj) -> PyRes<Raised> {
     let text = format!("Connect call failed {}", address.to_str()?.text()?);
-    let exception = Builtin::Os.class().call([&error, &Obj::str(&text)?])?;
-    Err(Raised::raise(&exception))
+    let exception = Builtin::Os.class().call([error, &Obj::str(&text)?])?;
+    Ok(Raised::raise(&exception))
 }
