@@ -588,11 +588,11 @@ def test_a_writer_calls_whatever_its_transport_has(aio, loop, monkeypatch):
         near, far = socket.socketpair()
         with far:
             far.setblocking(False)
-            reader, writer = await aio.open_connection(sock=near)
+            _, writer = await aio.open_connection(sock=near)
             transport = writer.transport
             writer.write(b"a")
             writer.writelines([b"b", bytearray(b"c")])
-            with pytest.raises(TypeError, match="bytes-like object|bytearray, or memoryview"):
+            with pytest.raises(TypeError, match=r"bytes-like object|bytearray, or memoryview"):
                 writer.write("text")
             with pytest.raises(TypeError):
                 writer.writelines(1)

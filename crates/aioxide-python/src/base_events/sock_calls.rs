@@ -312,10 +312,6 @@ impl Operation for Connect {
             Connecting::Unfit => {}
             Connecting::UnderWay => return Ok(None),
             Connecting::Done => return Ok(Some(Obj::none())),
-            Connecting::Failed(error) => {
-                let error = Obj::int(error.raw_os_error().unwrap_or(0).into())?;
-                return Err(connect_failed(&error, &address)?);
-            }
         }
         let connected = unless_blocked(sock.method(names::connect(), [&address]))?;
         Ok(connected.map(|_| Obj::none()))
@@ -343,12 +339,7 @@ fn connected(sock: &Obj, address: &Obj) -> PyRes {
     if error.equals(&Obj::int(0)?)? {
         return Ok(Obj::none());
     }
-    Err(connect_failed(&error, address)?)
-}
-
-/// The error of a connection attempt that failed in the background.
-fn connect_failed(error: &Obj, address: &Obj) -> PyRes<Raised> {
     let text = format!("Connect call failed {}", address.to_str()?.text()?);
-    let exception = Builtin::Os.class().call([error, &Obj::str(&text)?])?;
-    Ok(Raised::raise(&exception))
+    let exception = Builtin::Os.class().call([&error, &Obj::str(&text)?])?;
+    Err(Raised::raise(&exception))
 }

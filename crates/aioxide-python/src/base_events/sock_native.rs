@@ -179,11 +179,9 @@ pub(super) enum Connecting {
     UnderWay,
     /// It is done.
     Done,
-    /// It began, and failed then.
-    Failed(io::Error),
 }
 
-/// `sock.connect(address)` to a literal address, and a first look how it went.
+/// `sock.connect(address)` to a literal address.
 pub(super) fn connect(sock: &Obj, family: Option<Family>, address: &Obj) -> PyRes<Connecting> {
     let Some(family) = family else {
         return Ok(Connecting::Unfit);
@@ -200,14 +198,7 @@ pub(super) fn connect(sock: &Obj, family: Option<Family>, address: &Obj) -> PyRe
     let fd = sock.descriptor_in_socket().unwrap_or(-1);
     match socket::connect(fd, &target) {
         Ok(Connection::Made) => Ok(Connecting::Done),
-        // Perf: "create_connection + close". A host on this machine has answered by now.
-        Ok(Connection::UnderWay) if cfg!(target_os = "linux") => {
-            match socket::connect(fd, &target) {
-                Ok(Connection::Made) => Ok(Connecting::Done),
-                Ok(Connection::UnderWay) => Ok(Connecting::UnderWay),
-                Err(error) => Ok(Connecting::Failed(error)),
-            }
-        }
+        // A second look would often find it made by now, but a server in this loop counts on its turn to accept it.
         Ok(Connection::UnderWay) => Ok(Connecting::UnderWay),
         Err(error) => Err(os_error(&error)),
     }
