@@ -162,6 +162,32 @@ def test_slots_of_the_c_classes_are_filled() -> None:
 
 
 @isolated
+def test_instances_of_native_classes_are_instances_of_asyncios_names() -> None:
+    import asyncio
+
+    stdlib_handle, stdlib_future = asyncio.Handle, asyncio.Future
+    import aioxide
+
+    aioxide.install()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop.call_soon(int), asyncio.Handle)
+        assert isinstance(loop.call_later(0, int), asyncio.TimerHandle)
+        assert isinstance(loop.create_future(), (asyncio.Future, stdlib_future))
+        server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        assert isinstance(server, asyncio.AbstractServer)
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        assert isinstance(writer.transport.get_protocol(), asyncio.StreamReaderProtocol)
+        writer.close()
+        server.close()
+        # One that the stdlib's class made is none, as it is none of a native loop.
+        assert not isinstance(stdlib_handle(int, (), loop), asyncio.Handle)
+
+    asyncio.run(main())
+
+
+@isolated
 def test_shared_classes_stay_the_stdlibs() -> None:
     import asyncio
 
