@@ -937,9 +937,12 @@ def test_run_of_a_handle_can_be_wrapped(aio, loop, monkeypatch):
     turn(loop)
 
 
-def test_create_task_of_the_class_can_be_wrapped(aio, loop):
-    """ddtrace and New Relic wrap create_task of the loop's class."""
+@pytest.mark.parametrize("where", ["class", "base"])
+def test_create_task_of_the_class_can_be_wrapped(where, aio, loop):
+    """ddtrace and New Relic wrap create_task of the loop's class, or of the base that defines it."""
     kind = type(loop)
+    if where == "base":
+        kind = next(base for base in kind.__mro__ if "create_task" in vars(base))
     original = kind.create_task
     made = []
 
@@ -957,7 +960,10 @@ def test_create_task_of_the_class_can_be_wrapped(aio, loop):
     try:
         loop.run_until_complete(main())
     finally:
-        del kind.create_task
+        if where == "base":
+            kind.create_task = original
+        else:
+            del kind.create_task
     assert made == ["main", "noop", "noop", "noop", "noop"]
     made.clear()
     loop.run_until_complete(main())
