@@ -1005,32 +1005,142 @@ def test_policy_of_the_program_is_obeyed() -> None:
     loop.close()
 
 
-@isolated
-def test_without_policies_the_factory_is_replaced() -> None:
-    import asyncio
+def take_policies_away() -> None:
+    """Make asyncio what it is from Python 3.16 on: there are no policies, loops are kept for each thread."""
     from asyncio import events, unix_events
 
     for name, value in list(vars(unix_events).items()):
         if isinstance(value, type) and "_loop_factory" in vars(value):
             delattr(unix_events, name)
+    functions = """
+import threading as _threading
+_set_loops = _threading.local()
 
-    def new_event_loop() -> Any:
-        raise AssertionError("the factory of a Python without policies")
+def new_event_loop():
+    from asyncio import EventLoop
+    return EventLoop()
 
-    stdlib: Any = new_event_loop
-    asyncio.new_event_loop = events.new_event_loop = stdlib
+def set_event_loop(loop):
+    _set_loops.loop = loop
+
+def get_event_loop():
+    running = _get_running_loop()
+    if running is None:
+        running = getattr(_set_loops, "loop", None)
+    if running is None:
+        raise RuntimeError("There is no current event loop")
+    return running
+"""
+    import asyncio
+
+    names, package = vars(events), vars(asyncio)
+    package.setdefault("EventLoop", package["SelectorEventLoop"])
+    vars(unix_events).setdefault("EventLoop", package["SelectorEventLoop"])
+    for module in (names, package, vars(unix_events)):
+        for name in list(module):
+            if "policy" in name.lower():
+                del module[name]
+    asyncio.__all__ = tuple(name for name in asyncio.__all__ if name in package)
+    exec(functions, names)
+    for name in ("new_event_loop", "set_event_loop", "get_event_loop"):
+        package[name] = names[name]
+    # The C version of this asks for the policy.
+    names["_c_get_event_loop"] = names["get_event_loop"]
+
+
+@isolated
+def test_without_policies_the_factory_is_replaced() -> None:
+    import asyncio
+    import threading
+    import unittest
+    from asyncio import events
+
+    take_policies_away()
+    import_all_of_asyncio()
+    before = everything()
+    stdlib = asyncio.new_event_loop
     import aioxide
 
-    assert aioxide.status().level == "none"
-    aioxide.install("loop")
-    assert events.new_event_loop is asyncio.new_event_loop is aioxide.new_event_loop
-    assert aioxide.status().loops == "aioxide"
-    loop = asyncio.new_event_loop()
-    assert isinstance(loop, aioxide.Loop)
-    loop.close()
-    aioxide.install("full")
+    class Case(unittest.IsolatedAsyncioTestCase):
+        async def test_loop(self) -> None:
+            kinds.append(type(asyncio.get_running_loop()))
+
+    async def main() -> None:
+        kinds.append(type(asyncio.get_running_loop()))
+
+    kinds: list[type] = []
+
+    def use_loops() -> set[bool]:
+        kinds.clear()
+        asyncio.run(main())
+        with asyncio.Runner() as runner:
+            runner.run(main())
+        assert unittest.TextTestRunner(stream=__import__("io").StringIO()).run(Case("test_loop")).wasSuccessful()
+        thread = threading.Thread(target=asyncio.run, args=(main(),))
+        thread.start()
+        thread.join()
+        for factory in (asyncio.new_event_loop, events.new_event_loop, asyncio.SelectorEventLoop):
+            loop = factory()
+            kinds.append(type(loop))
+            loop.close()
+        return {issubclass(kind, aioxide.Loop) for kind in kinds}
+
+    assert (aioxide.status().level, aioxide.status().loops) == ("none", "asyncio")
+    assert use_loops() == {False}
+    levels: tuple[Literal["loop", "full"], ...] = ("loop", "full")
+    for level in levels:
+        aioxide.install(level)
+        assert events.new_event_loop is asyncio.new_event_loop is aioxide.new_event_loop
+        assert (aioxide.status().loops, aioxide.status().advice) == ("aioxide", ())
+        assert "asyncio.events.new_event_loop" in aioxide.status().native
+        assert use_loops() == {True}
+        assert vars(asyncio)["EventLoop"] is aioxide.SelectorEventLoop
     aioxide.uninstall()
     assert events.new_event_loop is asyncio.new_event_loop is stdlib
+    assert use_loops() == {False}
+    assert_restored(before)
+    # Without install(), aioxide's own runner takes a native loop.
+    aioxide.run(main())
+    assert issubclass(kinds[-1], aioxide.Loop)
+
+
+@isolated
+def test_without_policies_others_patch_the_factory() -> None:
+    import asyncio
+    from asyncio import events
+
+    take_policies_away()
+    import_all_of_asyncio()
+    before = everything()
+    stdlib = asyncio.new_event_loop
+    import aioxide
+
+    def theirs() -> Any:
+        return stdlib()
+
+    # In both places, before and after.
+    asyncio.new_event_loop = events.new_event_loop = theirs
+    aioxide.install()
+    assert asyncio.new_event_loop is events.new_event_loop is theirs
+    assert aioxide.status().loops.endswith("theirs")
+    assert "theirs" in aioxide.status().advice[0]
+    aioxide.uninstall()
+    assert asyncio.new_event_loop is events.new_event_loop is theirs
+    asyncio.new_event_loop = events.new_event_loop = stdlib
+    assert_restored(before)
+    aioxide.install()
+    asyncio.new_event_loop = events.new_event_loop = theirs
+    assert aioxide.status().overridden == ("asyncio.events.new_event_loop",)
+    aioxide.uninstall()
+    assert asyncio.new_event_loop is events.new_event_loop is theirs
+    # In one of the places.
+    asyncio.new_event_loop = stdlib
+    aioxide.install()
+    assert events.new_event_loop is theirs
+    assert asyncio.new_event_loop is aioxide.new_event_loop
+    aioxide.uninstall()
+    events.new_event_loop = stdlib
+    assert_restored(before)
 
 
 @isolated

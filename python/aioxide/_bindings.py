@@ -134,7 +134,7 @@ def replacements() -> list[Replacement]:
             native = getattr(_aioxide, name)
             if name in LOOP_NAMES:
                 continue
-            stdlib = _stdlib_object(name, native, [home, asyncio, *modules.values()])
+            stdlib = stdlib_object(name, native, [home, asyncio, *modules.values()])
             if stdlib is not None:
                 found.append(Replacement(module, name, stdlib, native))
     return found
@@ -161,14 +161,14 @@ def places_of(addition: Replacement) -> list[Binding]:
     return [Binding(owner, addition.name, addition) for owner in owners]
 
 
-def _stdlib_object(name: str, native: object, modules: Iterable[ModuleType]) -> object | None:
+def stdlib_object(name: str, native: object, modules: Iterable[ModuleType]) -> object | None:
     """Return what the stdlib itself defines under `name`, wherever it is still bound."""
     values = [namespace(module).get(name) for module in modules]
     # A native object may name an asyncio module as its own.
-    return next((v for v in values if v is not native and _is_replaceable(v)), None)
+    return next((v for v in values if v is not native and is_replaceable(v)), None)
 
 
-def _is_replaceable(value: Any) -> bool:
+def is_replaceable(value: Any) -> bool:
     """Tell whether `value` is a function or class that asyncio defined and that is not shared."""
     # Exact types: a proxy that wraps a function claims to be one.
     if type(value) is FunctionType:

@@ -42,10 +42,12 @@ from aioxide._bindings import (
     holding_native,
     holding_stdlib,
     importing_modules,
+    is_replaceable,
     is_shared_class,
     namespace,
     places_of,
     replacements,
+    stdlib_object,
 )
 from aioxide._selector_event_loop import SelectorEventLoop, StdlibLoop
 from aioxide._status import Level, StaleReference, Status
@@ -229,9 +231,9 @@ def _advice() -> Iterator[str]:
     source = source_of_loops()
     if source not in ("aioxide", "asyncio"):
         yield (
-            f"New loops come from {source}, which somebody has set as the event loop policy. Remove the call of "
-            "set_event_loop_policy() (or of uvloop.install() and the like), or pass "
-            "loop_factory=aioxide.new_event_loop to asyncio.run() or asyncio.Runner()."
+            f"New loops come from {source}, which somebody has set as the event loop policy or put in the place of "
+            "asyncio.new_event_loop. Remove that (a call of set_event_loop_policy(), of uvloop.install() and the "
+            "like), or pass loop_factory=aioxide.new_event_loop to asyncio.run() or asyncio.Runner()."
         )
     running = events._get_running_loop()
     if running is not None and not isinstance(running, _aioxide.Loop):
@@ -256,9 +258,9 @@ def _loop_layer() -> tuple[list[Replacement], list[Binding]]:
     if policies:
         return [loop_class], [Binding(policy, "_loop_factory", loop_class) for policy in policies]
     # Python 3.16.
-    factory = namespace(events)["new_event_loop"]
     native = _aioxide.new_event_loop
-    return [loop_class, Replacement("events", "new_event_loop", factory, native)], []
+    factory = stdlib_object("new_event_loop", native, [events, asyncio])
+    return [loop_class, *([Replacement("events", "new_event_loop", factory, native)] if factory else [])], []
 
 
 def _is_overridden(replacement: Replacement) -> bool:
@@ -270,16 +272,19 @@ def _is_overridden(replacement: Replacement) -> bool:
 
 def source_of_loops() -> str:
     """Name what `asyncio.new_event_loop()` takes its loops from."""
-    if namespace(events)["new_event_loop"] is _aioxide.new_event_loop:
+    factory = namespace(events)["new_event_loop"]
+    if factory is _aioxide.new_event_loop:
         return "aioxide"
+    if not is_replaceable(factory):
+        return f"{getattr(factory, '__module__', None)}.{getattr(factory, '__qualname__', repr(factory))}"
     default = namespace(unix_events).get("_UnixDefaultEventLoopPolicy")
     # Not by `get_event_loop_policy()`: that would make one, and may warn.
     policy = getattr(events, "_event_loop_policy", None)
     in_use = default if policy is None else type(policy)
     if getattr(in_use, "new_event_loop", None) is getattr(default, "new_event_loop", None):
-        factory = getattr(in_use, "_loop_factory", StdlibLoop)
-        if factory in (SelectorEventLoop, StdlibLoop):
-            return "aioxide" if factory is SelectorEventLoop else "asyncio"
+        made_by = getattr(in_use, "_loop_factory", StdlibLoop)
+        if made_by in (SelectorEventLoop, StdlibLoop):
+            return "aioxide" if made_by is SelectorEventLoop else "asyncio"
     return f"{type(policy).__module__}.{type(policy).__qualname__}"
 
 
