@@ -843,6 +843,25 @@ def test_children_without_aioxide_are_left_alone() -> None:
         assert in_a_child("import asyncio; print(asyncio.sleep.__module__)") == "asyncio.tasks"
 
 
+@isolated
+def test_second_interpreters_of_children_are_left_alone() -> None:
+    """The extension refuses to be imported there; asyncio is as it was."""
+    if sys.version_info < (3, 14):
+        return
+    import aioxide
+
+    aioxide.install(children=True)
+    code = """
+from concurrent import interpreters
+second = interpreters.create()
+second.exec("import asyncio; print(asyncio.sleep.__module__, asyncio.run(asyncio.sleep(0, 42)), flush=True)")
+second.close()
+import asyncio, aioxide
+print(aioxide.status().level)
+"""
+    assert in_a_child(code) == "asyncio.tasks 42\nfull"
+
+
 def report_level(queue: Any) -> None:
     """Run in a process of multiprocessing."""
     import asyncio
