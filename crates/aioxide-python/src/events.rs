@@ -17,8 +17,8 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use aioxide_engine::{Job as EngineJob, Scheduler, TimerId};
 
 use crate::ffi::{
-    Args, Builtin, Class, ClassBuilder, Compare, Extends, Native, Obj, PyRes, Raised, Ref, Slot,
-    Visit, ident, in_context, os_error, task_state, while_handling, without_gil,
+    Args, Builtin, Class, ClassBuilder, Compare, Extends, GilSlot, Native, Obj, PyRes, Raised, Ref,
+    Slot, Visit, ident, in_context, os_error, task_state, while_handling, without_gil,
 };
 use crate::{names, stdlib};
 
@@ -310,10 +310,23 @@ const SCHEDULING: [&str; 8] = [
     "get_debug",
 ];
 
+/// The methods of those names that the class was made with: it can be assigned to, too.
+static NATIVE_SCHEDULING: GilSlot = GilSlot::new();
+
 impl EventLoop {
     /// Is this name one of a scheduling method?
     pub(crate) fn is_scheduling_name(name: &str) -> bool {
         SCHEDULING.contains(&name)
+    }
+
+    /// Notes the scheduling methods of the class, which has just been made.
+    pub(crate) fn remember_scheduling(class: &Obj) -> PyRes<()> {
+        let methods: PyRes<Vec<Obj>> = SCHEDULING
+            .iter()
+            .map(|name| class.getattr_str(name))
+            .collect();
+        NATIVE_SCHEDULING.set(&Obj::tuple(methods?)?);
+        Ok(())
     }
 }
 
@@ -343,16 +356,20 @@ impl Ref<EventLoop> {
 
     /// Are the scheduling methods that the class finds the native ones?
     fn class_schedules_natively(&self) -> bool {
-        let (class, native) = (self.obj().class(), LOOP.object());
-        SCHEDULING.iter().all(|name| {
-            let found = class
-                .getattr_str(name)
-                .and_then(|method| Ok(method.is(&native.getattr_str(name)?)));
-            found.unwrap_or_else(|raised| {
-                raised.discard();
-                false
+        let class = self.obj().class();
+        let Ok(native) = NATIVE_SCHEDULING.get() else {
+            return false;
+        };
+        SCHEDULING
+            .iter()
+            .zip(native.tuple_items())
+            .all(|(name, native)| {
+                let found = class.getattr_str(name).map(|method| method.is(native));
+                found.unwrap_or_else(|raised| {
+                    raised.discard();
+                    false
+                })
             })
-        })
     }
 
     /// Notes that a scheduling method was assigned on the instance (or deleted again).
