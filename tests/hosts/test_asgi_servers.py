@@ -15,7 +15,7 @@ LISTENING = r"https?://127\.0\.0\.1:(\d+)"
 
 
 def get(server, path="/", body=None):
-    """What the application says about itself."""
+    """What the application says about itself; nothing of its loop if it answers from a thread."""
     with urllib.request.urlopen(server.url + path, data=body, timeout=60) as response:
         assert response.status == 200
         return json.load(response)
@@ -31,7 +31,7 @@ def assert_serves(server, mode):
     assert facts.pop("received") == len(body)
     assert expected(mode).items() <= facts.items()
     with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(lambda _: get(server)["loop"] == facts["loop"], range(50)))
+        assert all(pool.map(lambda _: get(server)["loop"] in (facts["loop"], None), range(50)))
     with connect(server.url.replace("http", "ws")) as websocket:
         for text in ("one", "two", "x" * 100_000):
             websocket.send(text)
@@ -192,3 +192,10 @@ from granian import Granian
 if __name__ == "__main__":
     Granian("asgi:app", interface="asgi", port=int(sys.argv[1]), workers=2).serve()
 """
+
+
+def test_fastapi(serve, mode):
+    command = [argument if argument != "asgi:app" else "fast:app" for argument in UVICORN[mode]]
+    server = serve(mode, *command, "--port", 0)
+    assert_serves(server, mode)
+    assert_graceful(server, statuses=(0, -15))
