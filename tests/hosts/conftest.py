@@ -69,8 +69,8 @@ def run(tmp_path):
             check=False,
         )
         said = process.stdout + process.stderr
-        assert process.returncode == status, said
-        assert not (quiet and _COMPLAINTS.search(process.stderr)), said
+        if process.returncode != status or (quiet and _COMPLAINTS.search(process.stderr)):
+            pytest.fail(f"exit status {process.returncode}\n{said}", pytrace=False)
         return process.stdout
 
     return run
@@ -85,7 +85,7 @@ def free_port():
 class Server:
     """A server in a process group of its own."""
 
-    def __init__(self, command, mode, cwd, variables):
+    def __init__(self, command, mode, cwd, variables, **options):
         self.process = subprocess.Popen(
             list(map(str, command)),
             cwd=cwd,
@@ -94,6 +94,7 @@ class Server:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            **options,
         )
         self._lines = []
         self._changed = threading.Condition()
@@ -147,7 +148,8 @@ class Server:
     def assert_quiet(self, but=r"(?!)"):
         """Nothing went wrong where nobody could see it, but for what is the host's own doing."""
         output = re.sub(but, "", self.output)
-        assert not _COMPLAINTS.search(output), output
+        if _COMPLAINTS.search(output):
+            pytest.fail(output, pytrace=False)
 
     def kill(self):
         try:
