@@ -14,8 +14,9 @@ native where aioxide has a version of a name, the running Python's own everywher
 `new_event_loop` is a loop factory for `asyncio.Runner`, for `asyncio.run` from 3.12 on, and for
 whatever else takes one. `status()` says what is native.
 
-The loop has no network, TLS, pipes and subprocesses yet: its methods for them raise
-NotImplementedError.
+The loop has no subprocesses yet: its methods for them raise NotImplementedError.
+
+(For pytest, which would look for assertions in a package that brings a plugin: PYTEST_DONT_REWRITE.)
 """
 
 from typing import TYPE_CHECKING
