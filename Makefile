@@ -20,14 +20,14 @@ GROUP = $(BIN)/python -c 'import sys, tomllib; print(*tomllib.load(open("pyproje
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 MATURIN = VIRTUAL_ENV="$(abspath $(VENV))" CARGO_TARGET_DIR="$(abspath target/$(TAG))" $(BIN)/maturin
-PYTHON_FILES := $(wildcard python tests benches examples)
+PYTHON_FILES := $(wildcard python tests benches examples docs)
 
 export PYO3_PYTHON = $(abspath $(BIN)/python)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help install build run test test-rust test-py conformance hosts bench stress memcheck lint fix miri loom fuzz clean
+.PHONY: help install build run test test-rust test-py conformance hosts bench stress memcheck lint fix miri loom fuzz docs clean
 
 help: ## List the targets
 	@echo "make TARGET [PYTHON=python3.13] [ARGS='...']"
@@ -120,7 +120,14 @@ loom: ## Try every interleaving of the engine's threads
 fuzz: ## Feed the engine's buffers random operations, each for AIOXIDE_FUZZ_SECONDS (60)
 	AIOXIDE_FUZZ_SECONDS=$${AIOXIDE_FUZZ_SECONDS:-60} cargo test -p aioxide-engine $(LOCKED) --test 'fuzz_*' --release -- --nocapture $(ARGS)
 
+$(VENV)/.docs-tools: $(VENV)/.made-by-$(RELEASE) pyproject.toml Makefile
+	$(GROUP) docs | $(PIP) -r /dev/stdin
+	@touch $@
+
+docs: build $(VENV)/.docs-tools ## Build the documentation into docs/_build, running its examples
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build
+
 clean: ## Remove everything that was built or installed
-	rm -rf .venv target .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv target docs/_build docs/_generated .pytest_cache .mypy_cache .ruff_cache
 	rm -f python/aioxide/_aioxide.*.so
 	find python tests benches examples -name __pycache__ -type d -prune -exec rm -rf {} +

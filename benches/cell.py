@@ -11,16 +11,16 @@ import sys
 import time
 
 import providers
-from rows import Row, load
+from rows import Figures, Row, load
 
 
-def measure(row: Row, n: int, loop_factory) -> tuple[float, float, float | None]:
-    """Runs `n` operations; returns the CPU seconds of all threads, those of the clock, and the row's own figure."""
+def measure(row: Row, n: int, loop_factory) -> tuple[float, float, Figures]:
+    """Runs `n` operations; returns the CPU seconds of all threads, those of the clock, and the row's own figures."""
 
-    async def timed() -> tuple[float, float, float | None]:
+    async def timed() -> tuple[float, float, Figures]:
         wall, cpu = time.perf_counter(), time.process_time()
-        figure = await row.bench(n)
-        return time.process_time() - cpu, time.perf_counter() - wall, figure
+        figures = await row.bench(n)
+        return time.process_time() - cpu, time.perf_counter() - wall, figures
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         providers.check(sys.argv[2], runner.get_loop())
@@ -54,8 +54,8 @@ def main() -> None:
         measure(row, int(sys.argv[4]), loop_factory)
         return
     if row.unit != "ns":
-        *_, value = measure(row, row.quantum, loop_factory)
-        print(json.dumps({"value": value}))
+        *_, figures = measure(row, row.quantum, loop_factory)
+        print(json.dumps(figures if isinstance(figures, dict) else {"value": figures}))
         return
     n = calibrate(row, float(sys.argv[4]), loop_factory)
     cpu, wall, _ = measure(row, n, loop_factory)

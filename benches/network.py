@@ -7,6 +7,7 @@ back, and knows throughput and latency.
 
 import contextlib
 import dataclasses
+import importlib.util
 import json
 import os
 import pathlib
@@ -46,14 +47,23 @@ class NetworkRow:
     """Messages that the peer writes at once."""
     network: str = "tcp"
     """tcp, unix or udp."""
+    tls: str | None = None
+    """full or resumed: what the handshakes are. None for no TLS."""
     unit: str = "ns"
     """ns for CPU time per operation, B for bytes per object, µs/s for CPU time of a second."""
-    group: str = "network"
+
+    rounds: int | None = None
+    """The most rounds, if few say enough."""
+
+    @property
+    def group(self) -> str:
+        """network or tls."""
+        return "tls" if self.tls else "network"
 
     @property
     def has_floor(self) -> bool:
         """Is there a server without Python for it?"""
-        return self.kind == "echo"
+        return self.kind == "echo" and not self.tls
 
     @property
     def operations(self) -> str:
@@ -83,6 +93,14 @@ ROWS = (
     NetworkRow("bytes per idle connection", "greet", "memory", 5000, unit="B"),
     NetworkRow("bytes per idle stream", "greet-streams", "memory", 5000, unit="B"),
     NetworkRow("loop with 5000 idle connections", "greet", "idle", 5000, unit="µs/s"),
+    NetworkRow("TLS echo, 1 connection", "echo", "echo", tls="full"),
+    NetworkRow("TLS echo, 64 connections", "echo", "echo", 64, tls="full"),
+    NetworkRow("TLS echo, readline", "readline", "echo", 64, tls="full"),
+    NetworkRow("TLS receive, protocol", "receive", "bulk", size=256 << 10, tls="full"),
+    NetworkRow("TLS send, protocol", "send", "bulk", size=64 << 10, tls="full"),
+    NetworkRow("TLS handshake + close", "greet", "accept", tls="full"),
+    NetworkRow("TLS handshake + close, resumed", "greet", "accept", tls="resumed"),
+    NetworkRow("bytes per idle TLS connection", "greet", "memory", 10_000, tls="full", unit="B", rounds=1),
 )
 
 
@@ -157,6 +175,18 @@ class Process:
             self.popen.stdin.close()
 
 
+def without_certificate() -> str | None:
+    """Why the rows of TLS cannot run here, if so."""
+    return None if importlib.util.find_spec("trustme") else "trustme is not installed"
+
+
+def write_certificate(path: pathlib.Path) -> None:
+    """Makes a certificate and its key for a server on this machine."""
+    trustme = importlib.import_module("trustme")
+    certificate = trustme.CA().issue_cert("localhost", "127.0.0.1")
+    certificate.private_key_and_cert_chain_pem.write_to_path(path)
+
+
 def unavailable() -> str | None:
     """Why the rows cannot run here, if so."""
     if sys.platform != "linux":
@@ -196,6 +226,11 @@ def cpu_seconds(pid: int) -> float:
     return time.clock_gettime(~pid << 3 | 2)
 
 
+def threads(pid: int) -> int:
+    """How many threads a process has."""
+    return sum(1 for _ in pathlib.Path(f"/proc/{pid}/task").iterdir())
+
+
 def settled(pid: int) -> float:
     """CPU time of a process, once it has nothing to do any more."""
     before = cpu_seconds(pid)
@@ -226,7 +261,9 @@ def sleeps(pid: int) -> int:
 def load_options(row: NetworkRow, amount: list[str], share: float = 1.0) -> list[str]:
     """What the peer is told; `amount` is how much load, `share` what part of the idle connections to open."""
     if row.kind in ("memory", "idle"):
-        many = max(10, round(row.connections * share))
+        # Each takes a descriptor of either process, and so do the first ones, and either has a few others.
+        allowed = (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100) * 10 // 11
+        many = max(10, min(round(row.connections * share), allowed))
         # The first ones fill what the start has left of the heap.
         return ["--warmup", str(many // 10), "--connections", str(many)]
     if row.kind == "echo":
@@ -267,11 +304,17 @@ class Cell:
             command = [*prefix, str(PEER), "floor", f"--{self.row.network}", address]
         else:
             arguments = [self.provider, self.row.service, address, str(self.row.size)]
+            if self.row.tls:
+                certificate = self.folder / "certificate.pem"
+                write_certificate(certificate)
+                arguments.append(str(certificate))
             command = [*prefix, sys.executable, str(SUBJECT), *arguments]
         return self.start("subject", command, self.subject_core)
 
     def start_peer(self, command: str, address: str, options: list[str]) -> Process:
         """Starts the native end."""
+        if self.row.tls:
+            options = [*options, "--tls", self.row.tls]
         return self.start("peer", [str(PEER), command, f"--{self.row.network}", address, *options], self.peer_core)
 
 
@@ -306,7 +349,7 @@ def measure_server(cell: Cell, extent: Extent) -> dict[str, float]:
     with heard_from(peer, subject):
         peer.hear()
     before = settled(subject.pid)
-    memory = private_bytes(subject.pid)
+    memory, helpers = private_bytes(subject.pid), threads(subject.pid)
     peer.say("go")
     with heard_from(peer, subject):
         report = json.loads(peer.hear())
@@ -314,6 +357,7 @@ def measure_server(cell: Cell, extent: Extent) -> dict[str, float]:
     operations = report["messages"]
     if row.kind == "memory":
         figures = {"value": (private_bytes(subject.pid) - memory) / operations}
+        figures["threads"] = threads(subject.pid) - helpers
     elif row.kind == "idle":
         figures = idle(subject.pid, 4 * extent.seconds)
     else:

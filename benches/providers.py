@@ -5,8 +5,11 @@ import importlib
 import importlib.metadata
 from collections.abc import Callable
 
-PROVIDERS = ("stdlib", "uvloop", "rloop", "rsloop", "zuvloop", "aioxide-loop", "aioxide")
+PROVIDERS = ("stdlib", "uvloop", "rloop", "rsloop", "zuvloop", "aiofastnet", "aioxide-loop", "aioxide")
 """All that a run knows, in the order of the table's columns."""
+
+TLS_ONLY = ("aiofastnet",)
+"""No loops, but transports on one (here uvloop's): they have a place in the rows of TLS alone."""
 
 OURS = ("aioxide", "aioxide-loop")
 """aioxide: every asyncio name native, as under `python -m aioxide`; aioxide-loop: only the loop."""
@@ -25,6 +28,8 @@ def activate(provider: str) -> Callable[[], asyncio.AbstractEventLoop]:
             module.install(level="full")
     else:
         module = importlib.import_module(provider)
+    if provider == "aiofastnet":
+        return module.loop_factory(importlib.import_module("uvloop").new_event_loop)
     return module.new_event_loop
 
 
@@ -40,6 +45,11 @@ def version(provider: str) -> str:
 
 def check(provider: str, loop: asyncio.AbstractEventLoop) -> None:
     """Fails when the running loop is not the provider's own, so that no column bears a wrong name."""
+    if provider == "aiofastnet":
+        # It gives the loop other methods, and leaves it as it is.
+        if not loop.create_server.func.__module__.startswith(provider):
+            raise AssertionError(f"{provider}: the loop has its own create_server()")
+        provider = "uvloop"
     wanted = {"stdlib": "asyncio"}.get(provider, provider.removesuffix("-loop"))
     found = {cls.__module__.split(".")[0].strip("_") for cls in type(loop).__mro__}
     if wanted not in found:

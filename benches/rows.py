@@ -8,9 +8,20 @@ import dataclasses
 import importlib
 from collections.abc import Awaitable, Callable
 
-MODULES = ("bench_tasks", "bench_combinators", "bench_sync", "bench_loop", "bench_memory", "bench_network")
+MODULES = (
+    "bench_tasks",
+    "bench_combinators",
+    "bench_sync",
+    "bench_loop",
+    "bench_memory",
+    "bench_network",
+    "bench_subprocess",
+)
 
-Bench = Callable[[int], Awaitable[float | None]]
+Figures = float | dict[str, float] | None
+"""What a row found by itself: `value`, alone or among others."""
+
+Bench = Callable[[int], Awaitable[Figures]]
 
 
 class Missing(Exception):
@@ -33,13 +44,17 @@ class Row:
     name: str
     """What the report prints and `--only` matches."""
     group: str
-    """task, combinator, primitive, loop, memory or network; the first three make the geometric mean."""
+    """task, combinator, primitive, loop, memory, network or subprocess; the first three make the geometric mean."""
     bench: Bench
-    """Does `n` operations; a row whose unit is not ns returns its own figure."""
+    """Does `n` operations; a row whose unit is not ns returns its own figures."""
     quantum: int
     """`n` is always a multiple of this."""
     unit: str
-    """ns for CPU time per operation, B for bytes per object, or turns of the loop."""
+    """ns for CPU time per operation, µs or ms by the clock, B for bytes per object, or turns of the loop."""
+    operations: str = "calls"
+    """What is counted."""
+    rounds: int | None = None
+    """The most rounds, if few say enough."""
 
 
 MEAN_GROUPS = ("task", "combinator", "primitive")
@@ -47,11 +62,13 @@ MEAN_GROUPS = ("task", "combinator", "primitive")
 _rows: list[Row] = []
 
 
-def row(name: str, group: str, quantum: int = 1, unit: str = "ns") -> Callable[[Bench], Bench]:
+def row(
+    name: str, group: str, quantum: int = 1, unit: str = "ns", operations: str = "calls"
+) -> Callable[[Bench], Bench]:
     """Registers the decorated coroutine function as a row."""
 
     def register(bench: Bench) -> Bench:
-        _rows.append(Row(name, group, bench, quantum, unit))
+        _rows.append(Row(name, group, bench, quantum, unit, operations))
         return bench
 
     return register

@@ -28,10 +28,12 @@ from rows import MEAN_GROUPS, Failed, Missing, Row, load, problem
 
 CELL = pathlib.Path(__file__).with_name("cell.py")
 CELL_TIMEOUT = 60.0
+DETAILED = ("network", "tls", "subprocess")
+"""The groups that have tables of their own, and more figures in the last one."""
 
 AnyRow = Row | NetworkRow
 Samples = dict[tuple[str, str], list[dict[str, float]]]
-"""Row and provider to the figures of each round: `value`, and for some `rate`, `p50`, `p99`, `wakeups`."""
+"""Row and provider to the figures of each round: `value`, and for some `rate`, `p50`, `p99`, `wakeups`, `threads`."""
 
 
 def parse() -> argparse.Namespace:
@@ -40,7 +42,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="fresh processes for each cell (default 5)")
     parser.add_argument("--seconds", type=float, default=0.25, help="CPU time of a measurement (default 0.25)")
     parser.add_argument("--only", metavar="PATTERN", help="rows that contain PATTERN, or match it as a glob")
-    parser.add_argument("--group", help="rows of this group: task, combinator, primitive, loop, memory, network")
+    parser.add_argument("--group", help="one of task, combinator, primitive, loop, memory, network, tls, subprocess")
     parser.add_argument("--providers", metavar="A,B", help="columns (default: all that import)")
     parser.add_argument("--statistic", choices=("median", "min"), default="median", help="of the rounds")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write every sample")
@@ -110,11 +112,26 @@ def chosen(rows: list[AnyRow], options: argparse.Namespace) -> list[AnyRow]:
 
 def suits(row: AnyRow, name: str) -> bool:
     """Is there such a cell at all?"""
-    return name != FLOOR or (isinstance(row, NetworkRow) and row.has_floor)
+    if name == FLOOR:
+        return isinstance(row, NetworkRow) and row.has_floor
+    return name not in providers.TLS_ONLY or row.group == "tls"
+
+
+def rounds_of(row: AnyRow, options: argparse.Namespace) -> int:
+    """How often each cell of a row runs."""
+    return min(options.rounds, row.rounds or options.rounds)
 
 
 def measure(row: AnyRow, name: str, options: argparse.Namespace) -> dict[str, float]:
     """The figures of one cell."""
+    figures = measure_any(row, name, options)
+    if name in providers.OURS and figures.get("threads"):
+        raise Failed(f"it made {figures['threads']} threads")
+    return figures
+
+
+def measure_any(row: AnyRow, name: str, options: argparse.Namespace) -> dict[str, float]:
+    """The figures of one cell, whatever kind of row it is."""
     if isinstance(row, NetworkRow):
         return network.measure(row, name, network.Extent(2 * options.seconds, 0.02 if options.quick else 1))
     result = cell("run", name, row.name, str(options.seconds))
@@ -141,7 +158,7 @@ def collect(
         for row in rows:
             for name in in_order(names, number):
                 label = f"{row.name} on {name}"
-                if label in failures or label in missing or not suits(row, name):
+                if label in failures or label in missing or not suits(row, name) or number >= rounds_of(row, options):
                     continue
                 if sys.stderr.isatty():
                     print(f"\rround {number + 1}/{options.rounds}: {label}".ljust(78), end="", file=sys.stderr)
@@ -156,19 +173,20 @@ def collect(
     return samples, failures, missing
 
 
-def summarise(samples: Samples, options: argparse.Namespace) -> dict[tuple[str, str], float]:
+def summarise(rows: list[AnyRow], samples: Samples, options: argparse.Namespace) -> dict[tuple[str, str], float]:
     """One figure a cell; cells without a full set of samples are left out."""
     statistic = min if options.statistic == "min" else statistics.median
+    wanted = {row.name: rounds_of(row, options) for row in rows}
     return {
-        key: statistic([figures["value"] for figures in rounds])
-        for key, rounds in samples.items()
-        if len(rounds) == options.rounds
+        (row, name): statistic([figures["value"] for figures in rounds])
+        for (row, name), rounds in samples.items()
+        if len(rounds) == wanted[row]
     }
 
 
 def ratio(figures: dict[tuple[str, str], float], row: AnyRow, other: str | None, ours: str) -> float | None:
     """How many times cheaper `ours` is than `other`."""
-    if row.unit not in ("ns", "B") or other is None:
+    if row.unit not in ("ns", "µs", "ms", "B") or other is None:
         return None
     theirs, own = figures.get((row.name, other)), figures.get((row.name, ours))
     return theirs / own if theirs and own else None
@@ -228,23 +246,24 @@ def spread(rounds: list[dict[str, float]], key: str, divisor: float = 1.0) -> st
     values = [figures[key] / divisor for figures in rounds if key in figures]
     if not values:
         return ""
-    digits = 0 if max(values) >= 100 else 1
+    digits = 0 if max(values) >= 100 or all(map(float.is_integer, map(float, values))) else 1
     low, middle, high = (f"{value:,.{digits}f}" for value in (min(values), statistics.median(values), max(values)))
     return middle if low == high else f"{middle} ({low}-{high})"
 
 
 def details(rows: list[AnyRow], names: list[str], samples: Samples) -> list[list[str]]:
-    """What else is known of the network rows: throughput and latency, each with its range."""
+    """What else is known of the rows of `DETAILED`: throughput, latency and threads, each with its range."""
     lines = [["row", "loop", "CPU", "per second", "p50, µs", "p99, µs"]]
     for row in rows:
         for name in names:
             rounds = samples.get((row.name, name))
             if not rounds:
                 continue
-            rate = spread(rounds, "rate") and f"{spread(rounds, 'rate')} {getattr(row, 'operations', 'calls')}"
+            rate = spread(rounds, "rate") and f"{spread(rounds, 'rate')} {row.operations}"
             wakeups = spread(rounds, "wakeups") and f"{spread(rounds, 'wakeups')} wake-ups"
+            made = spread(rounds, "threads") and f"{spread(rounds, 'threads')} threads made"
             latencies = [spread(rounds, key, 1000) for key in ("p50", "p99")]
-            lines.append([row.name, name, f"{spread(rounds, 'value')} {row.unit}", rate or wakeups, *latencies])
+            lines.append([row.name, name, f"{spread(rounds, 'value')} {row.unit}", rate or wakeups or made, *latencies])
     return lines
 
 
@@ -341,6 +360,9 @@ def main() -> int:
     if reason := network.unavailable():
         print(f"without the rows that need a peer: {reason}", file=sys.stderr)
         rows = [row for row in rows if not isinstance(row, NetworkRow)]
+    if reason := network.without_certificate():
+        print(f"without the rows of TLS: {reason}", file=sys.stderr)
+        rows = [row for row in rows if row.group != "tls"]
     versions = present(options.providers)
     names = list(versions)
     if options.callgrind:
@@ -349,19 +371,18 @@ def main() -> int:
         return 0
 
     samples, failures, missing = collect(rows, names, options)
-    figures = summarise(samples, options)
+    figures = summarise(rows, samples, options)
     facts = build()
     head = (
         f"{facts['python']} ({facts['compiler']}; PGO: {facts['pgo']}), {facts['cpu']}, {facts['date']}; "
         f"{options.statistic} of {options.rounds} rounds, CPU ns per operation, smaller is better; "
         + ", ".join(f"{name} {version}".strip() for name, version in versions.items())
     )
-    over_network = [row for row in rows if row.group == "network"]
-    tables = [
-        table(part, names, figures) for part in ([row for row in rows if row.group != "network"], over_network) if part
-    ]
-    if over_network:
-        tables.append(details(over_network, names, samples))
+    parts = [[row for row in rows if row.group not in DETAILED]]
+    parts += [[row for row in rows if row.group == group] for group in DETAILED]
+    tables = [table(part, names, figures) for part in parts if part]
+    if detailed := [row for part in parts[1:] for row in part]:
+        tables.append(details(detailed, names, samples))
     print(head, *map(plain, tables), sep="\n\n")
     for reason, labels in by_reason(missing).items():
         print(f"not available: {'; '.join(labels)}: {reason}")

@@ -1,13 +1,16 @@
-"""The process under test of a network row: `python subject.py PROVIDER SERVICE ADDRESS SIZE`.
+"""The process under test of a network row: `python subject.py PROVIDER SERVICE ADDRESS SIZE [CERTIFICATE]`.
 
-A server says in JSON where it listens and serves until it is killed. A client says when it is warm, waits for a line
+A server says in JSON where it listens and serves until it is killed; with a file of a certificate and its key it
+speaks TLS. A client says when it is warm, waits for a line
 with a number, does that many operations and says so. Nothing here measures: `network.py` does, from outside.
 """
 
 import asyncio
+import dataclasses
 import gc
 import json
 import socket
+import ssl
 import sys
 from collections.abc import Awaitable, Callable
 
@@ -19,8 +22,21 @@ PERIOD = 65_521
 """The bytes after which their pattern starts again; a prime number."""
 BACKLOG = 1024
 
-Service = Callable[[asyncio.AbstractEventLoop, str, int], Awaitable[object]]
-"""Called with the loop, the address and the size of a message; what it returns is kept alive."""
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """What a service is told."""
+
+    address: str
+    """Where to connect to, or the path to listen at."""
+    size: int
+    """Of a message."""
+    context: ssl.SSLContext | None
+    """For TLS, if there is to be any."""
+
+
+Service = Callable[[asyncio.AbstractEventLoop, Order], Awaitable[object]]
+"""Called with the loop and its order; what it returns is kept alive."""
 
 SERVICES: dict[str, Service] = {}
 
@@ -33,13 +49,13 @@ def say(**facts: object) -> None:
 def serve_protocol(make: Callable[[int], type[asyncio.BaseProtocol]]) -> Service:
     """A server whose protocol class `make` makes for a size."""
 
-    async def service(loop: asyncio.AbstractEventLoop, address: str, size: int) -> object:
-        protocol = make(size)
-        if address.startswith("/"):
-            server = await loop.create_unix_server(protocol, address, backlog=BACKLOG)
-            say(address=address)
+    async def service(loop: asyncio.AbstractEventLoop, order: Order) -> object:
+        protocol = make(order.size)
+        if order.address.startswith("/"):
+            server = await loop.create_unix_server(protocol, order.address, backlog=BACKLOG)
+            say(address=order.address)
         else:
-            server = await loop.create_server(protocol, "127.0.0.1", 0, backlog=BACKLOG)
+            server = await loop.create_server(protocol, "127.0.0.1", 0, backlog=BACKLOG, ssl=order.context)
             say(address="127.0.0.1:{1}".format(*server.sockets[0].getsockname()))
         return server
 
@@ -49,12 +65,13 @@ def serve_protocol(make: Callable[[int], type[asyncio.BaseProtocol]]) -> Service
 def serve_streams(handler: Callable[..., Awaitable[None]]) -> Service:
     """A server that calls `handler` with reader, writer and size."""
 
-    async def service(loop: asyncio.AbstractEventLoop, address: str, size: int) -> object:
+    async def service(loop: asyncio.AbstractEventLoop, order: Order) -> object:
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await handler(reader, writer, size)
+            await handler(reader, writer, order.size)
             writer.close()
 
-        server = await asyncio.start_server(connected, "127.0.0.1", 0, backlog=BACKLOG, limit=max(2 * size, 2**16))
+        limit = max(2 * order.size, 2**16)
+        server = await asyncio.start_server(connected, "127.0.0.1", 0, backlog=BACKLOG, limit=limit, ssl=order.context)
         say(address="127.0.0.1:{1}".format(*server.sockets[0].getsockname()))
         return server
 
@@ -110,14 +127,14 @@ class DatagramEcho(asyncio.DatagramProtocol):
         raise exc
 
 
-async def datagram_echo(loop: asyncio.AbstractEventLoop, address: str, size: int) -> object:
+async def datagram_echo(loop: asyncio.AbstractEventLoop, order: Order) -> object:
     """A server of datagrams."""
     transport, _ = await loop.create_datagram_endpoint(DatagramEcho, local_addr=("127.0.0.1", 0))
     say(address="127.0.0.1:{1}".format(*transport.get_extra_info("sockname")))
     return transport
 
 
-async def sock_echo(loop: asyncio.AbstractEventLoop, address: str, size: int) -> object:
+async def sock_echo(loop: asyncio.AbstractEventLoop, order: Order) -> object:
     """A server made of the loop's methods for sockets; a task for each client."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
     listener.setblocking(False)
@@ -126,7 +143,7 @@ async def sock_echo(loop: asyncio.AbstractEventLoop, address: str, size: int) ->
     async def client(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with sock:
-            while data := await loop.sock_recv(sock, 2 * size):
+            while data := await loop.sock_recv(sock, 2 * order.size):
                 await loop.sock_sendall(sock, data)
 
     async def accept() -> None:
@@ -268,9 +285,9 @@ async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, size
     await reader.read()
 
 
-async def connect(loop: asyncio.AbstractEventLoop, address: str, size: int) -> None:
+async def connect(loop: asyncio.AbstractEventLoop, order: Order) -> None:
     """A client that connects and closes, one connection after another."""
-    host, _, port = address.rpartition(":")
+    host, _, port = order.address.rpartition(":")
 
     class Connection(asyncio.Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:
@@ -314,17 +331,25 @@ SERVICES |= {
 }
 
 
-async def main(provider: str, service: Service, address: str, size: int) -> None:
+def server_context(certificate: str) -> ssl.SSLContext:
+    """What a server of TLS needs; the file has the key as well."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+async def main(provider: str, service: Service, order: Order) -> None:
     """Starts the service; a server goes on until the process is killed."""
     loop = asyncio.get_running_loop()
     providers.check(provider, loop)
-    server = await service(loop, address, size)
+    server = await service(loop, order)
     if server is not None:
         gc.collect()
         await loop.create_future()
 
 
 if __name__ == "__main__":
-    provider, name, address, size = sys.argv[1:]
+    provider, name, address, size, *certificates = sys.argv[1:]
     with asyncio.Runner(loop_factory=providers.activate(provider)) as runner:
-        runner.run(main(provider, SERVICES[name], address, int(size)))
+        order = Order(address, int(size), next(map(server_context, certificates), None))
+        runner.run(main(provider, SERVICES[name], order))

@@ -1,16 +1,20 @@
 """The benchmarks: each row works, and a server that echoes something else does not pass."""
 
 import contextlib
+import faulthandler
+import itertools
 import json
 import os
 import pathlib
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 
 import pytest
+import trustme
 
 ROOT = pathlib.Path(__file__).parent.parent
 TIMEOUT = 100
@@ -26,6 +30,8 @@ def generator():
         pytest.skip("no cargo to build the load generator with")
     command = [cargo, "build", "--quiet", "--release", "-p", "aioxide-load"]
     environment = os.environ | {"CARGO_TARGET_DIR": str(ROOT / "target" / "load")}
+    # The first time, on a busy machine, it may take longer than a test.
+    faulthandler.cancel_dump_traceback_later()
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
     return ROOT / "target" / "load" / "release" / "aioxide-load"
 
@@ -37,9 +43,11 @@ def generator():
         (["--group", "network", "--only", "echo*"], "stdlib,aioxide"),
         (["--group", "network", "--only", "[!e]*"], "stdlib,aioxide"),
         (["--only", "echo, U*"], "floor"),
+        (["--group", "tls"], "stdlib,aioxide"),
+        (["--group", "subprocess"], "stdlib,aioxide"),
         (["--only", "future ping-pong"], "stdlib,aioxide"),
     ],
-    ids=["echo", "network", "floor", "other"],
+    ids=["echo", "network", "floor", "tls", "subprocess", "other"],
 )
 def test_every_row_gives_a_figure(generator, tmp_path, rows, providers):
     report = tmp_path / "report.json"
@@ -57,17 +65,34 @@ def test_every_row_gives_a_figure(generator, tmp_path, rows, providers):
         assert all("value" in figures for figures in sample["rounds"]), label
 
 
+@pytest.fixture(scope="module")
+def make_context(tmp_path_factory):
+    """A function that makes contexts for servers; no session of one is known to another."""
+    certificate = tmp_path_factory.mktemp("tls") / "certificate.pem"
+    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(certificate)
+
+    def make():
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        return context
+
+    return make
+
+
 class Server:
     """A TCP server that answers the first connection with what `answer` makes of it."""
 
-    def __init__(self, answer):
+    def __init__(self, answer, context=None):
         self.answer = answer
+        self.context = context
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.address = "127.0.0.1:{1}".format(*self.listener.getsockname())
         self.thread = threading.Thread(target=self.serve)
 
     def serve(self):
         client, _ = self.listener.accept()
+        if self.context is not None:
+            client = self.context.wrap_socket(client, server_side=True)
         # A client that has seen enough may reset the connection.
         with client, contextlib.suppress(ConnectionError):
             while data := client.recv(1 << 16):
@@ -85,16 +110,50 @@ class Server:
         self.listener.close()
 
 
+class Greeter:
+    """A server of TLS that greets, and keeps every connection; each has the next context."""
+
+    def __init__(self, contexts):
+        self.contexts = contexts
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+        self.address = "127.0.0.1:{1}".format(*self.listener.getsockname())
+        self.thread = threading.Thread(target=self.serve)
+
+    def serve(self):
+        with contextlib.ExitStack() as kept:
+            while True:
+                try:
+                    client, _ = self.listener.accept()
+                except OSError:
+                    return
+                kept.enter_context(client)
+                # A client that has seen enough may reset the connection.
+                with contextlib.suppress(OSError):
+                    client = kept.enter_context(next(self.contexts).wrap_socket(client, server_side=True))
+                    client.sendall(b"!")
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exc_info):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.thread.join(TIMEOUT)
+        self.listener.close()
+
+
 def talk(generator, server, *command):
     """Runs the generator to its end, which a server that is wrong brings about."""
     arguments = [str(generator), command[0], "--tcp", server.address, "--messages", "10", *command[1:]]
     return subprocess.run(arguments, input="go\n", capture_output=True, text=True, timeout=TIMEOUT, check=False)
 
 
-def test_the_generator_is_content_with_an_echo(generator):
-    with Server(bytes) as server:
-        result = talk(generator, server, "echo", "--size", "100")
-    assert result.returncode == 0
+@pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
+@pytest.mark.parametrize("size", [100, 100_000])
+def test_the_generator_is_content_with_an_echo(generator, make_context, size, tls):
+    with Server(bytes, make_context() if tls else None) as server:
+        result = talk(generator, server, "echo", "--size", str(size), *(["--tls", "full"] if tls else []))
+    assert result.returncode == 0, result.stderr
     ready, report = result.stdout.splitlines()
     assert ready == "ready"
     assert json.loads(report)["messages"] == 10
@@ -110,9 +169,10 @@ def test_the_generator_is_content_with_an_echo(generator):
     ],
     ids=["other end", "other mark", "too much", "nothing"],
 )
-def test_the_generator_fails_when_the_echo_is_wrong(generator, answer, reason):
-    with Server(answer) as server:
-        result = talk(generator, server, "echo", "--size", "100")
+@pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
+def test_the_generator_fails_when_the_echo_is_wrong(generator, make_context, answer, reason, tls):
+    with Server(answer, make_context() if tls else None) as server:
+        result = talk(generator, server, "echo", "--size", "100", *(["--tls", "full"] if tls else []))
     assert result.returncode == 1
     assert reason in result.stderr
 
@@ -128,5 +188,47 @@ def test_the_generator_fails_when_the_echo_is_wrong(generator, answer, reason):
 def test_the_generator_fails_when_bulk_is_wrong(generator, command, answer, reason):
     with Server(answer) as server:
         result = talk(generator, server, command)
+    assert result.returncode == 1
+    assert reason in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["full", "resumed"])
+def test_handshakes_are_what_was_asked_for(generator, make_context, kind):
+    context = make_context()
+    with Greeter(itertools.repeat(context)) as server:
+        result = talk(generator, server, "accept", "--tls", kind)
+    assert result.returncode == 0, result.stderr
+    statistics = context.session_stats()
+    # 64 give the tickets, then there are 2 to get warm, and those that count.
+    assert statistics["accept_good"] == (76 if kind == "resumed" else 12)
+    assert statistics["hits"] == (12 if kind == "resumed" else 0)
+
+
+def test_the_generator_fails_when_there_is_nothing_to_resume(generator, make_context):
+    context = make_context()
+    context.num_tickets = 0
+    with Greeter(itertools.repeat(context)) as server:
+        result = talk(generator, server, "accept", "--tls", "resumed")
+    assert result.returncode == 1
+    assert "the server gives no tickets" in result.stderr
+
+
+def test_the_generator_fails_when_a_ticket_is_refused(generator, make_context):
+    with Greeter(iter(make_context, None)) as server:
+        result = talk(generator, server, "accept", "--tls", "resumed")
+    assert result.returncode == 1
+    assert "the handshake was to be Resumed and is Some(Full)" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--tcp", "127.0.0.1:1", "--tls", "sometimes"], "--tls sometimes makes no sense"),
+        (["--unix", "/nowhere", "--tls", "full"], "TLS is for --tcp"),
+    ],
+    ids=["kind", "address"],
+)
+def test_the_generator_refuses_nonsense(generator, arguments, reason):
+    result = subprocess.run([str(generator), "echo", *arguments], capture_output=True, text=True, timeout=TIMEOUT)
     assert result.returncode == 1
     assert reason in result.stderr

@@ -12,6 +12,7 @@ use std::{
 
 use crate::{
     conversation,
+    endpoint::Server,
     options::{Address, Options, Outcome},
     poller::PATIENCE,
     tally::{Extent, Tally},
@@ -32,16 +33,25 @@ fn piece() -> Vec<u8> {
     (0..PERIOD).map(byte).cycle().take(PIECE).collect()
 }
 
+/// A connection, with TLS or without.
+trait Stream: Read + Write {}
+
+impl<T: Read + Write> Stream for T {}
+
 /// Connects; reading and writing block, but not for ever.
-fn connect(options: &Options) -> Outcome<TcpStream> {
-    let Address::Tcp(address) = options.address()? else {
+fn connect(options: &Options) -> Outcome<Box<dyn Stream>> {
+    let Server { address, tls } = Server::of(options)?;
+    let Address::Tcp(address) = address else {
         return Err("only --tcp".into());
     };
     let stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    Ok(stream)
+    Ok(match tls {
+        Some(client) => Box::new(client.begin(stream)?),
+        None => Box::new(stream),
+    })
 }
 
 /// Moves pieces in both phases.

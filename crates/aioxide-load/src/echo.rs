@@ -4,7 +4,7 @@ use std::{io, time::Instant};
 
 use crate::{
     conversation,
-    endpoint::Link,
+    endpoint::{Link, Server},
     options::{Options, Outcome},
     poller::{Interest, Poller},
     tally::{Extent, Tally},
@@ -77,10 +77,10 @@ impl Connection {
 
     /// Writes what there is room for.
     fn write(&mut self, poller: &Poller) -> io::Result<()> {
-        if self.written < self.sent.len() {
+        if self.written < self.sent.len() || self.link.is_owing() {
             self.written += self.link.write(&self.sent[self.written..])?;
         }
-        let waits = self.written < self.sent.len();
+        let waits = self.written < self.sent.len() || self.link.is_owing();
         if waits != self.waits_for_room {
             self.waits_for_room = waits;
             let interest = if waits {
@@ -94,8 +94,13 @@ impl Connection {
     }
 
     /// Reads what is there. True if the message has come back, as it was.
-    fn read(&mut self) -> Outcome<bool> {
-        match self.link.read(&mut self.received[self.read..])? {
+    fn read(&mut self, poller: &Poller) -> Outcome<bool> {
+        let outcome = self.link.read(&mut self.received[self.read..])?;
+        if self.link.is_owing() {
+            // What waited for the end of a handshake.
+            self.write(poller)?;
+        }
+        match outcome {
             None => return Ok(false),
             Some(0) => return Err("a connection was closed".into()),
             Some(length) => self.read += length,
@@ -133,7 +138,7 @@ fn phase(connections: &mut [Connection], poller: &mut Poller, tally: &mut Tally)
             if connection.waits_for_room {
                 connection.write(poller)?;
             }
-            if connection.read()? {
+            if connection.read(poller)? {
                 let now = Instant::now();
                 tally.end(now.duration_since(connection.start));
                 if tally.begin(now) {
@@ -145,9 +150,9 @@ fn phase(connections: &mut [Connection], poller: &mut Poller, tally: &mut Tally)
     Ok(())
 }
 
-/// `echo`: `--connections`, `--size` of a line, `--pipeline` lines that are written at once, and the phases.
+/// `echo`: `--connections`, `--size` of a line, `--pipeline` lines that are written at once, `--tls`, and the phases.
 pub(crate) fn run(options: &Options) -> Outcome {
-    let address = options.address()?;
+    let server = Server::of(options)?;
     let (warmup, extent) = Extent::of(options)?;
     let size: usize = options.or("size", 1024)?;
     let batch: usize = options.or("pipeline", 1)?;
@@ -155,7 +160,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let mut poller = Poller::new()?;
     let mut connections = Vec::new();
     for number in 0..count {
-        let link = Link::connect(&address)?;
+        let link = server.connect()?;
         poller.add(&link, number as usize, Interest::Read)?;
         connections.push(Connection::new(link, number, size.max(2), batch.max(1)));
     }
@@ -168,7 +173,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let mut tally = Tally::new(extent, batch as u64);
     phase(&mut connections, &mut poller, &mut tally)?;
     conversation::report(&tally.into_json())?;
-    for connection in connections {
+    for mut connection in connections {
         if connection.link.read(&mut [0])?.is_some() {
             return Err("a connection was closed, or more came back than was sent".into());
         }

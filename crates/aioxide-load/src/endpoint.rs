@@ -1,7 +1,7 @@
-//! Sockets of all three kinds behind one face. None of them blocks.
+//! Sockets of all three kinds, and TLS, behind one face. None of them blocks.
 
 use std::{
-    io::{self, ErrorKind, Read, Write},
+    io::{self, Read, Write},
     net::{TcpListener, TcpStream, UdpSocket},
     os::{
         fd::{AsFd, BorrowedFd},
@@ -9,10 +9,42 @@ use std::{
     },
 };
 
-use crate::options::Address;
+use crate::{
+    options::{Address, Options, Outcome},
+    poller::not_yet,
+    tls::{Client, Session},
+};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
+
+/// Who is connected to, and how.
+#[derive(Debug)]
+pub(crate) struct Server {
+    /// Where it is.
+    pub(crate) address: Address,
+    /// What speaks TLS with it, if anything does.
+    pub(crate) tls: Option<Client>,
+}
+
+impl Server {
+    /// The one that the command line names.
+    pub(crate) fn of(options: &Options) -> Outcome<Self> {
+        let (address, tls) = (options.address()?, Client::of(options)?);
+        if tls.is_some() && !matches!(address, Address::Tcp(_)) {
+            return Err("TLS is for --tcp".into());
+        }
+        Ok(Self { address, tls })
+    }
+
+    /// Connects.
+    pub(crate) fn connect(&self) -> io::Result<Link> {
+        match (Link::connect(&self.address)?, &self.tls) {
+            (Link::Tcp(stream), Some(client)) => Ok(Link::Tls(Box::new(client.begin(stream)?))),
+            (link, _) => Ok(link),
+        }
+    }
+}
 
 /// A connected socket.
 #[derive(Debug)]
@@ -23,11 +55,13 @@ pub(crate) enum Link {
     Unix(UnixStream),
     /// A UDP socket that speaks with one peer.
     Udp(UdpSocket),
+    /// A TCP connection that speaks TLS.
+    Tls(Box<Session>),
 }
 
 impl Link {
-    /// Connects.
-    pub(crate) fn connect(address: &Address) -> io::Result<Self> {
+    /// Connects, without TLS.
+    fn connect(address: &Address) -> io::Result<Self> {
         match address {
             Address::Tcp(address) => Self::tcp(TcpStream::connect(address)?),
             Address::Unix(path) => Self::unix(UnixStream::connect(path)?),
@@ -54,22 +88,29 @@ impl Link {
     }
 
     /// Reads what is there: `None` for nothing yet, 0 for the end.
-    pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         not_yet(match self {
             Self::Tcp(stream) => (&mut &*stream).read(buffer),
             Self::Unix(stream) => (&mut &*stream).read(buffer),
             Self::Udp(socket) => socket.recv(buffer),
+            Self::Tls(session) => return session.receive(buffer),
         })
     }
 
-    /// Writes what there is room for.
-    pub(crate) fn write(&self, data: &[u8]) -> io::Result<usize> {
+    /// Writes what there is room for. TLS takes everything, and may be owing some of it.
+    pub(crate) fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         let outcome = not_yet(match self {
             Self::Tcp(stream) => (&mut &*stream).write(data),
             Self::Unix(stream) => (&mut &*stream).write(data),
             Self::Udp(socket) => socket.send(data),
+            Self::Tls(session) => return session.send(data),
         });
         Ok(outcome?.unwrap_or(0))
+    }
+
+    /// Was something taken that has yet to be written?
+    pub(crate) fn is_owing(&self) -> bool {
+        matches!(self, Self::Tls(session) if session.is_owing())
     }
 }
 
@@ -79,6 +120,7 @@ impl AsFd for Link {
             Self::Tcp(stream) => stream.as_fd(),
             Self::Unix(stream) => stream.as_fd(),
             Self::Udp(socket) => socket.as_fd(),
+            Self::Tls(session) => session.socket().as_fd(),
         }
     }
 }
@@ -128,14 +170,5 @@ impl AsFd for Listener {
             Self::Tcp(listener) => listener.as_fd(),
             Self::Unix(listener) => listener.as_fd(),
         }
-    }
-}
-
-/// `None` for what would block.
-pub(crate) fn not_yet<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
-    match outcome {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
-        Err(error) => Err(error),
     }
 }

@@ -4,9 +4,9 @@ use std::{collections::HashMap, io, net::UdpSocket, os::fd::AsFd};
 
 use crate::{
     conversation,
-    endpoint::{Link, Listener, not_yet},
+    endpoint::{Link, Listener},
     options::{Address, Options, Outcome},
-    poller::{Interest, Poller},
+    poller::{Interest, Poller, not_yet},
 };
 
 /// The token of the socket that clients connect to.

@@ -8,8 +8,8 @@ use std::{
 
 use crate::{
     conversation,
-    endpoint::Link,
-    options::{Address, Options, Outcome},
+    endpoint::{Link, Server},
+    options::{Options, Outcome},
     poller::{Interest, PATIENCE, Poller},
     tally::{Extent, Tally},
 };
@@ -18,10 +18,10 @@ use crate::{
 const AT_ONCE: usize = 64;
 
 /// Connects; waits if all ports are in use by connections that ended just now.
-fn connect(address: &Address) -> io::Result<Link> {
+fn connect(server: &Server) -> io::Result<Link> {
     let start = Instant::now();
     loop {
-        match Link::connect(address) {
+        match server.connect() {
             Err(error)
                 if error.kind() == ErrorKind::AddrNotAvailable && start.elapsed() < PATIENCE =>
             {
@@ -33,7 +33,7 @@ fn connect(address: &Address) -> io::Result<Link> {
 }
 
 /// Reads the greeting; false if it is not there yet.
-fn is_greeted(link: &Link) -> Outcome<bool> {
+fn is_greeted(link: &mut Link) -> Outcome<bool> {
     let mut buffer = [0; 2];
     match link.read(&mut buffer)? {
         None => Ok(false),
@@ -43,13 +43,13 @@ fn is_greeted(link: &Link) -> Outcome<bool> {
 }
 
 /// Opens connections, and closes each when it was greeted, until the phase is over.
-fn accept_phase(address: &Address, tally: &mut Tally) -> Outcome {
+fn accept_phase(server: &Server, tally: &mut Tally) -> Outcome {
     let mut poller = Poller::new()?;
     let mut open: Vec<Option<(Link, Instant)>> = (0..AT_ONCE).map(|_| None).collect();
     let mut ready: Vec<usize> = (0..AT_ONCE).collect();
     loop {
         for slot in ready.drain(..) {
-            if let Some((link, start)) = &open[slot] {
+            if let Some((link, start)) = &mut open[slot] {
                 if !is_greeted(link)? {
                     continue;
                 }
@@ -58,7 +58,7 @@ fn accept_phase(address: &Address, tally: &mut Tally) -> Outcome {
             }
             let now = Instant::now();
             if tally.begin(now) {
-                let link = connect(address)?;
+                let link = connect(server)?;
                 poller.add(&link, slot, Interest::Read)?;
                 open[slot] = Some((link, now));
             }
@@ -70,24 +70,36 @@ fn accept_phase(address: &Address, tally: &mut Tally) -> Outcome {
     }
 }
 
+/// Opens as many connections as are open at once later, so that each of those has a session to resume.
+fn collect_tickets(server: &Server) -> Outcome {
+    if let Some(client) = server.tls.as_ref().filter(|client| client.resumes()) {
+        open(server, &mut Vec::new(), AT_ONCE)?;
+        if client.tickets() < AT_ONCE {
+            return Err("the server gives no tickets".into());
+        }
+    }
+    Ok(())
+}
+
 /// `accept`: connects, waits for the greeting, closes.
 pub(crate) fn accept(options: &Options) -> Outcome {
-    let address = options.address()?;
+    let server = Server::of(options)?;
     let (warmup, extent) = Extent::of(options)?;
-    accept_phase(&address, &mut Tally::new(warmup, 1))?;
+    collect_tickets(&server)?;
+    accept_phase(&server, &mut Tally::new(warmup, 1))?;
     conversation::ready()?;
     let mut tally = Tally::new(extent, 1);
-    accept_phase(&address, &mut tally)?;
+    accept_phase(&server, &mut tally)?;
     conversation::report(&tally.into_json())
 }
 
 /// Opens connections until there are `count`, each greeted.
-fn open(address: &Address, links: &mut Vec<Link>, count: usize) -> Outcome {
+fn open(server: &Server, links: &mut Vec<Link>, count: usize) -> Outcome {
     while links.len() < count {
         let first = links.len();
         let mut poller = Poller::new()?;
         for token in first..count.min(first + AT_ONCE) {
-            let link = connect(address)?;
+            let link = connect(server)?;
             poller.add(&link, token, Interest::Read)?;
             links.push(link);
         }
@@ -96,7 +108,7 @@ fn open(address: &Address, links: &mut Vec<Link>, count: usize) -> Outcome {
         while missing > 0 {
             poller.wait_patiently(&mut ready)?;
             for token in ready.drain(..) {
-                missing -= usize::from(is_greeted(&links[token])?);
+                missing -= usize::from(is_greeted(&mut links[token])?);
             }
         }
     }
@@ -105,15 +117,15 @@ fn open(address: &Address, links: &mut Vec<Link>, count: usize) -> Outcome {
 
 /// `idle`: opens a few connections (`--warmup`), then `--connections` more, and keeps them.
 pub(crate) fn idle(options: &Options) -> Outcome {
-    let address = options.address()?;
+    let server = Server::of(options)?;
     let few: usize = options.or("warmup", 100)?;
     let many: usize = options.or("connections", 5000)?;
     let mut links = Vec::new();
-    open(&address, &mut links, few)?;
+    open(&server, &mut links, few)?;
     conversation::ready()?;
-    open(&address, &mut links, few + many)?;
+    open(&server, &mut links, few + many)?;
     conversation::report(&format!(r#"{{"messages": {many}}}"#))?;
-    for link in links {
+    for mut link in links {
         if link.read(&mut [0])?.is_some() {
             return Err("an idle connection was closed, or greeted twice".into());
         }

@@ -2,7 +2,7 @@
 //!
 //! `aioxide-load echo|source|sink|accept|idle ADDRESS [options]` is a client, `floor ADDRESS` the echo server
 //! that any server written in Python is measured against. An address is `--tcp HOST:PORT`,
-//! `--unix PATH` or `--udp HOST:PORT`.
+//! `--unix PATH` or `--udp HOST:PORT`. A client speaks TLS over TCP if `--tls full` or `--tls resumed` says so.
 //!
 //! A client warms the server up, says `ready`, waits for a line, does what is measured, and says
 //! in JSON what it did. At both moments nothing is under way, so whoever reads the server's CPU time
@@ -27,6 +27,8 @@ mod options;
 mod poller;
 #[cfg(target_os = "linux")]
 mod tally;
+#[cfg(target_os = "linux")]
+mod tls;
 
 use std::process::ExitCode;
 

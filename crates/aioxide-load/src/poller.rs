@@ -1,7 +1,7 @@
 //! Which sockets are ready; level-triggered, as most event loops use epoll.
 
 use std::{
-    io,
+    io::{self, ErrorKind},
     os::fd::{AsFd, OwnedFd},
     time::Duration,
 };
@@ -105,7 +105,7 @@ impl Poller {
         self.wait(tokens, Some(PATIENCE))?;
         if tokens.is_empty() {
             return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
+                ErrorKind::TimedOut,
                 "the other end does nothing",
             ));
         }
@@ -124,5 +124,14 @@ fn flags(interest: Interest) -> EventFlags {
         Interest::Read => EventFlags::IN,
         Interest::Write => EventFlags::OUT,
         Interest::Both => EventFlags::IN | EventFlags::OUT,
+    }
+}
+
+/// `None` for what would block.
+pub(crate) fn not_yet<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
     }
 }
