@@ -30,6 +30,8 @@ from aioxide._install import uninstall as uninstall
 if TYPE_CHECKING:
     # Until there are stubs of our own, the stdlib's say what the names are.
     from asyncio import *  # noqa: F403
+
+    anyio_backend: tuple[str, dict[str, object]]
 else:
     from aioxide._aioxide import new_event_loop as new_event_loop
     from aioxide._namespace import fill_package as _fill
@@ -38,4 +40,4 @@ else:
     EventLoop = SelectorEventLoop
     #: For ``anyio.run(f, backend=..., backend_options=...)``, or as the value of a fixture `anyio_backend`.
     anyio_backend = ("asyncio", {"loop_factory": new_event_loop})
-    __all__, __getattr__, __dir__ = _fill(globals(), "Loop", "install", "new_event_loop", "status", "uninstall")
+    __all__, __getattr__, __dir__ = _fill(globals(), "Loop", "anyio_backend", "install", "new_event_loop", "status", "uninstall")

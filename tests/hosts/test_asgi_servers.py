@@ -68,9 +68,11 @@ def test_uvicorn(serve, mode, http, ws):
 
 
 def test_uvicorn_workers(serve, mode):
+    command = UVICORN[mode]
     if mode == "full":
-        pytest.skip("uvicorn spawns its workers as new interpreters: see docs/hosts.md")
-    server = serve(mode, *UVICORN[mode], "--port", 0, "--workers", 2)
+        # The workers are new interpreters: each installs for itself.
+        command = [*UVICORN["loop"][:-1], "aioxide.contrib.uvicorn:full_event_loop"]
+    server = serve(mode, *command, "--port", 0, "--workers", 2)
     server.wait_for(r"lifespan\.startup in", 2)
     assert_serves(server, mode)
     # The parent leaves the socket that it has bound for its children to the garbage collector.
@@ -130,9 +132,9 @@ def test_gunicorn(serve, mode, start, worker):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_hypercorn(serve, mode, workers):
-    if workers and mode != "stdlib" and sys.version_info >= (3, 14):
-        pytest.skip("hypercorn spawns its workers as new interpreters: see docs/hosts.md")
-    command = ["-m", "hypercorn", "asgi:app", "--bind", "127.0.0.1:0", "--workers", workers]
+    # Workers are new interpreters, which import the application before they make a loop.
+    app = "installing:app" if workers else "asgi:app"
+    command = ["-m", "hypercorn", app, "--bind", "127.0.0.1:0", "--workers", workers]
     server = serve(mode, *PYTHON[mode], *command)
     server.wait_for(r"lifespan\.startup in", max(1, workers))
     assert_serves(server, mode)

@@ -16,8 +16,11 @@ def test_client_and_server(run, mode, host):
 
 
 def test_starlette_test_client(run, mode):
-    pytest.importorskip("httpx")
     run(mode, PROGRAMS / "fast.py")
+
+
+def test_starlette_test_client_with_the_constant(run):
+    run("stdlib", PROGRAMS / "fast.py", "--constant", RUNNING_ON="loop")
 
 
 def facts(port):

@@ -65,10 +65,14 @@ async def websocket(socket: WebSocket):
 
 
 if __name__ == "__main__":
+    import sys
+
+    import aioxide
     from starlette.testclient import TestClient
 
     # The test client starts the application on a loop of its own, in another thread.
-    with TestClient(app) as client:
+    options = {"backend_options": aioxide.anyio_backend[1]} if "--constant" in sys.argv else {}
+    with TestClient(app, **options) as client:
         answer = client.post("/", content=b"123").json()
         mode = os.environ["RUNNING_ON"]
         assert answer["loop"] == (mode != "stdlib"), answer
