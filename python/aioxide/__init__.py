@@ -40,4 +40,6 @@ else:
     EventLoop = SelectorEventLoop
     #: For ``anyio.run(f, backend=..., backend_options=...)``, or as the value of a fixture `anyio_backend`.
     anyio_backend = ("asyncio", {"loop_factory": new_event_loop})
-    __all__, __getattr__, __dir__ = _fill(globals(), "Loop", "anyio_backend", "install", "new_event_loop", "status", "uninstall")
+    __all__, __getattr__, __dir__ = _fill(
+        globals(), "Loop", "anyio_backend", "install", "new_event_loop", "status", "uninstall"
+    )

@@ -5,6 +5,7 @@ Everything runs in three modes. `stdlib` is the control: what fails there is not
 a program runs on is not believed but asked: see `programs/running_on.py`.
 """
 
+import contextlib
 import os
 import pathlib
 import re
@@ -123,8 +124,9 @@ class Server:
                 lambda: self._ended or len(re.findall(pattern, "".join(self._lines))) >= times, PATIENCE
             )
             text = "".join(self._lines)
+        found = found and len(re.findall(pattern, text)) >= times
         matches = list(re.finditer(pattern, text))
-        assert found and len(matches) >= times, f"{pattern!r} is not in\n{text}"
+        assert found, f"{pattern!r} is not in\n{text}"
         return matches[-1]
 
     def stop(self, number=signal.SIGTERM):
@@ -152,10 +154,8 @@ class Server:
             pytest.fail(output, pytrace=False)
 
     def kill(self):
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
         self._reader.join(PATIENCE)
         self.process.stdout.close()

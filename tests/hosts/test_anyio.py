@@ -1,7 +1,6 @@
 """anyio: it goes deeper into asyncio's private parts than anybody else."""
 
 import pytest
-
 from conftest import PROGRAMS
 
 PARTS = ["cancellation", "groups", "threads", "memory", "network", "signals", "subprocesses"]

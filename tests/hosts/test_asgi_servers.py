@@ -6,10 +6,10 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from running_on import expected
-from websockets.sync.client import connect, unix_connect as connect_unix
-
 from conftest import PYTHON, free_port
+from running_on import expected
+from websockets.sync.client import connect
+from websockets.sync.client import unix_connect as connect_unix
 
 LISTENING = r"https?://127\.0\.0\.1:(\d+)"
 

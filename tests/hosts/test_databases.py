@@ -8,7 +8,6 @@ import subprocess
 import tempfile
 
 import pytest
-
 from conftest import PATIENCE, PROGRAMS, Server, free_port
 
 #: PostgreSQL does not run as root.

@@ -1,7 +1,6 @@
 """Dask's distributed: a real cluster of processes on this machine."""
 
 import pytest
-
 from conftest import PROGRAMS, PYTHON, free_port
 
 

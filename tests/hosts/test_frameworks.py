@@ -1,7 +1,6 @@
 """Frameworks that bring a scheduler, a reactor or a core of their own: tornado, Twisted, gRPC."""
 
 import pytest
-
 from conftest import PROGRAMS
 
 

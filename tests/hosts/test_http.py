@@ -5,9 +5,8 @@ import sys
 import urllib.request
 
 import pytest
-from running_on import expected
-
 from conftest import PROGRAMS, PYTHON, free_port
+from running_on import expected
 
 
 @pytest.mark.parametrize("host", ["aiohttp", "httpx", "websockets"])

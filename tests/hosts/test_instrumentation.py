@@ -1,7 +1,6 @@
 """What watches asyncio programs: Sentry, OpenTelemetry."""
 
 import pytest
-
 from conftest import PROGRAMS
 
 

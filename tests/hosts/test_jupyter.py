@@ -3,7 +3,6 @@
 import queue
 
 import pytest
-
 from conftest import PYTHON, environment
 
 CHECK = "from running_on import check; check()"

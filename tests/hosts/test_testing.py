@@ -4,7 +4,6 @@ import shutil
 import sys
 
 import pytest
-
 from conftest import PROGRAMS
 
 PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"]

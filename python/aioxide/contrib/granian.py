@@ -7,7 +7,6 @@ them, so that a program needs no more than this import at its top.
 """
 
 import asyncio
-from typing import cast
 
 from granian import loops
 from granian.cli import entrypoint
@@ -15,10 +14,10 @@ from granian.cli import entrypoint
 import aioxide
 
 
-def build_loop() -> aioxide.Loop:
+def build_loop() -> asyncio.AbstractEventLoop:
     """Make a worker's loop and its current one, as granian expects."""
     loop = aioxide.new_event_loop()
-    asyncio.set_event_loop(cast("asyncio.AbstractEventLoop", loop))
+    asyncio.set_event_loop(loop)
     return loop
 
 

@@ -7,7 +7,7 @@ For its own ASGI worker, and for that of the package uvicorn-worker::
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import aioxide
 
@@ -35,7 +35,10 @@ def _uvicorn_worker() -> type:
     class UvicornWorker(uvicorn_worker.UvicornWorker):  # type: ignore[misc]
         """Uvicorn as a worker of gunicorn, on a native loop."""
 
-        CONFIG_KWARGS = {**uvicorn_worker.UvicornWorker.CONFIG_KWARGS, "loop": "aioxide:new_event_loop"}
+        CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
+            **uvicorn_worker.UvicornWorker.CONFIG_KWARGS,
+            "loop": "aioxide:new_event_loop",
+        }
 
     return UvicornWorker
 

@@ -9,6 +9,7 @@ Worker processes (``--workers``) are new interpreters, which know nothing of wha
 the first. ``--loop aioxide.contrib.uvicorn:full_event_loop`` installs all native names in each.
 """
 
+from asyncio import AbstractEventLoop
 from collections.abc import Callable
 
 from uvicorn import config
@@ -18,7 +19,7 @@ import aioxide
 _HERE = f"{__name__}:loop_factory"
 
 
-def loop_factory(use_subprocess: bool = False) -> Callable[[], aioxide.Loop]:
+def loop_factory(use_subprocess: bool = False) -> Callable[[], AbstractEventLoop]:
     """Return the loop factory, in the way uvicorn asks its own entries for one."""
     return aioxide.new_event_loop
 
@@ -28,7 +29,7 @@ def register() -> None:
     config.LOOP_FACTORIES["auto"] = config.LOOP_FACTORIES["aioxide"] = _HERE
 
 
-def full_event_loop() -> aioxide.Loop:
+def full_event_loop() -> AbstractEventLoop:
     """Replace all asyncio names by native ones in this process, and make a loop."""
     aioxide.install()
     return aioxide.new_event_loop()

@@ -67,8 +67,9 @@ async def websocket(socket: WebSocket):
 if __name__ == "__main__":
     import sys
 
-    import aioxide
     from starlette.testclient import TestClient
+
+    import aioxide
 
     # The test client starts the application on a loop of its own, in another thread.
     options = {"backend_options": aioxide.anyio_backend[1]} if "--constant" in sys.argv else {}

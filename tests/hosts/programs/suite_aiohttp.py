@@ -21,6 +21,6 @@ async def test_client(aiohttp_client):
 async def test_server(aiohttp_server):
     check()
     server = await aiohttp_server(web.Application())
-    reader, writer = await asyncio.open_connection(server.host, server.port)
+    _, writer = await asyncio.open_connection(server.host, server.port)
     writer.close()
     await writer.wait_closed()

@@ -1,8 +1,9 @@
 """anyio's fixture with aioxide's constant as its value."""
 
-import aioxide
 import pytest
 from suite_anyio import streams, test_cancelled, test_streams  # noqa: F401
+
+import aioxide
 
 pytestmark = pytest.mark.anyio
 

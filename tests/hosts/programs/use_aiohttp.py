@@ -68,7 +68,7 @@ async def main():
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    address = "http://%s:%d" % runner.addresses[0][:2]
+    address = "http://{}:{}".format(*runner.addresses[0][:2])
     async with aiohttp.ClientSession(address, timeout=aiohttp.ClientTimeout(60)) as session:
         body = bytes(range(256)) * 8000
         async with session.post("/echo", data=io.BytesIO(body), params={"x": "y"}) as response:
@@ -92,7 +92,7 @@ async def main():
         assert await asyncio.gather(*map(one, range(300))) == list(range(300))
         try:
             await session.get("/never", timeout=aiohttp.ClientTimeout(total=0.05))
-        except asyncio.TimeoutError:
+        except TimeoutError:
             pass
         else:
             raise AssertionError

@@ -50,7 +50,7 @@ async def main():
     # A timeout sends a request to cancel over another connection.
     try:
         await other.fetch("SELECT pg_sleep(100)", timeout=0.05)
-    except asyncio.TimeoutError:
+    except TimeoutError:
         pass
     else:
         raise AssertionError

@@ -28,9 +28,12 @@ def increment(number):
 def main():
     dask.config.set({"distributed.admin.event-loop": "asyncio"})
     wanted = expected(os.environ["RUNNING_ON"]).items()
-    with LocalCluster(
-        n_workers=2, processes=True, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
-    ) as cluster, Client(cluster) as client:
+    with (
+        LocalCluster(
+            n_workers=2, processes=True, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
         workers = client.run(on_loop)
         assert len(workers) == len({worker["pid"] for worker in workers.values()} - {os.getpid()}) == 2
         assert all(wanted <= worker.items() for worker in workers.values()), workers

@@ -6,7 +6,6 @@ import httpx
 from asgi import app
 from running_on import check
 
-
 answering = []
 
 
@@ -16,7 +15,11 @@ async def answer(reader, writer):
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
             length = next(
-                (int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")),
+                (
+                    int(line.split(b":")[1])
+                    for line in head.lower().split(b"\r\n")
+                    if line.startswith(b"content-length")
+                ),
                 0,
             )
             body = await reader.readexactly(length)
@@ -33,7 +36,7 @@ async def answer(reader, writer):
 async def main():
     check()
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    address = "http://127.0.0.1:%d" % server.sockets[0].getsockname()[1]
+    address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with httpx.AsyncClient(base_url=address, timeout=60) as client:
         body = bytes(range(256)) * 4000
         assert (await client.post("/", content=body)).content == body

@@ -48,9 +48,7 @@ async def main():
     assert task.result() == 1
     assert await asyncio.to_thread(work) == 2
     loop = asyncio.get_running_loop()
-    nested = await loop.run_in_executor(
-        None, lambda: asyncio.run_coroutine_threadsafe(child(), loop).result()
-    )
+    nested = await loop.run_in_executor(None, lambda: asyncio.run_coroutine_threadsafe(child(), loop).result())
     assert nested == 1
     task = asyncio.create_task(sleepy())
     await asyncio.sleep(0)
@@ -69,9 +67,7 @@ async def main():
 
 async def start():
     check()
-    AsyncioInstrumentor().instrument(
-        tracer_provider=provider, meter_provider=MeterProvider(metric_readers=[reader])
-    )
+    AsyncioInstrumentor().instrument(tracer_provider=provider, meter_provider=MeterProvider(metric_readers=[reader]))
     try:
         await main()
     finally:

@@ -6,7 +6,6 @@ in the worker's core as a server would have it run. A history that does not fit 
 
 import asyncio
 import sys
-from datetime import timedelta
 
 from running_on import check
 from temporalio import workflow
@@ -39,7 +38,7 @@ class Wait:
         # The second: the event does not come.
         try:
             await asyncio.wait_for(event.wait(), 2)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             received.append("timeout")
         async with asyncio.TaskGroup() as group:
             last = group.create_task(self.child("d", lock, queue))
@@ -61,7 +60,7 @@ def history():
         events.append(
             {
                 "eventId": str(next(identity)),
-                "eventTime": "2026-01-01T00:00:%02dZ" % len(events),
+                "eventTime": f"2026-01-01T00:00:{len(events):02d}Z",
                 "eventType": "EVENT_TYPE_" + kind.upper(),
                 name[0].lower() + name[1:] + "EventAttributes": attributes,
             }

@@ -40,7 +40,7 @@ async def main():
     sockets = netutil.bind_sockets(0, "127.0.0.1")
     server = httpserver.HTTPServer(web.Application([("/", Echo), ("/ws", Socket)]))
     server.add_sockets(sockets)
-    address = "127.0.0.1:%d" % sockets[0].getsockname()[1]
+    address = f"127.0.0.1:{sockets[0].getsockname()[1]}"
     client = httpclient.AsyncHTTPClient()
     body = bytes(range(256)) * 2000
 

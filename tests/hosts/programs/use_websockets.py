@@ -29,7 +29,7 @@ async def main():
             clients.discard(socket)
 
     async with serve(handler, "127.0.0.1", 0, ping_interval=0.05, logger=quiet()) as server:
-        address = "ws://127.0.0.1:%d" % server.sockets[0].getsockname()[1]
+        address = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
         async def echo(number):
             async with connect(address) as socket:
