@@ -1,6 +1,7 @@
 """Sentry's asyncio integration: a task factory that wraps each coroutine, a patched `loop.close`."""
 
 import asyncio
+import sys
 
 import sentry_sdk
 from running_on import check
@@ -38,7 +39,8 @@ async def main():
         assert "Sentry-wrapped" in await asyncio.create_task(child(False))
         async with asyncio.TaskGroup() as group:
             task = group.create_task(child(False), name="mine")
-        assert "child" in task.result()
+        # Before 3.12 a group gives the name when the task is made, and Sentry's is lost.
+        assert ("child" if sys.version_info >= (3, 12) else "mine") in task.result()
         results = await asyncio.gather(child(False), child(True), return_exceptions=True)
         assert "child" in results[0], results
         assert isinstance(results[1], KeyError), results

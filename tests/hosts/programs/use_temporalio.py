@@ -5,6 +5,7 @@ in the worker's core as a server would have it run. A history that does not fit 
 """
 
 import asyncio
+import os
 import sys
 
 from running_on import check
@@ -103,3 +104,6 @@ async def main():
 
 if __name__ == "__main__":
     asyncio.run(main())
+    if sys.version_info < (3, 14):
+        # Threads of Temporal's core may die of the interpreter's end, whatever the loop.
+        os._exit(0)
