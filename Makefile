@@ -12,6 +12,7 @@ RELEASE := $(word 2,$(PYTHON_ID))
 
 VENV := .venv/$(TAG)
 BIN := $(VENV)/bin
+HOSTS_VENV := .venv/hosts-$(TAG)
 LOCKED := $(if $(CI),--locked)
 
 # Prints the requirements of a dependency group of pyproject.toml.
@@ -26,7 +27,7 @@ export PYO3_PYTHON = $(abspath $(BIN)/python)
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help install build run test test-rust test-py conformance bench stress memcheck lint wheel sdist fix miri loom fuzz docs clean
+.PHONY: help install build run test test-rust test-py conformance hosts bench stress memcheck lint wheel sdist fix miri loom fuzz docs clean
 
 help: ## List the targets
 	@echo "make TARGET [PYTHON=python3.13] [ARGS='...']"
@@ -53,6 +54,15 @@ $(VENV)/.bench-tools: $(VENV)/.made-by-$(RELEASE) pyproject.toml Makefile
 	done
 	@touch $@
 
+# The hosts, their newest releases, have an environment of their own. Not every one has a wheel for every Python.
+$(HOSTS_VENV)/.hosts: $(VENV)/.made-by-$(RELEASE) pyproject.toml Makefile
+	$(PYTHON) -m venv --clear $(HOSTS_VENV)
+	@for host in `$(GROUP) hosts`; do \
+	  $(HOSTS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: $$host 2>/dev/null \
+	  || echo "not for this Python: $$host"; \
+	done
+	@touch $@
+
 install: $(VENV)/.test-tools ## Make the virtual environment with the build and test tools
 
 build: install ## Build the extension in release mode into the virtual environment
@@ -75,6 +85,10 @@ conformance: build ## Run CPython's own test_asyncio with every asyncio name nat
 bench: build $(VENV)/.bench-tools ## Compare with the stdlib, uvloop and other loops
 	CARGO_TARGET_DIR=target/load cargo build --quiet --release $(LOCKED) -p aioxide-load
 	$(BIN)/python benches/run.py $(ARGS)
+
+hosts: build $(HOSTS_VENV)/.hosts ## Run servers, drivers and frameworks of the ecosystem on aioxide
+	VIRTUAL_ENV="$(abspath $(HOSTS_VENV))" CARGO_TARGET_DIR="$(abspath target/$(TAG))" $(BIN)/maturin develop --quiet --release $(LOCKED)
+	$(HOSTS_VENV)/bin/python -m pytest -c tests/hosts/pytest.toml tests/hosts $(ARGS)
 
 stress: build ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m stress $(ARGS)

@@ -13,6 +13,8 @@ or takes it in from the inside::
 native where aioxide has a version of a name, the running Python's own everywhere else.
 `new_event_loop` is a loop factory for `asyncio.Runner`, for `asyncio.run` from 3.12 on, and for
 whatever else takes one. `status()` says what is native.
+
+(For pytest, which would look for assertions in a package that brings a plugin: PYTEST_DONT_REWRITE.)
 """
 
 from aioxide._aioxide import Loop as Loop
@@ -26,4 +28,8 @@ from aioxide._selector_event_loop import SelectorEventLoop
 
 # For type checkers there is `__init__.pyi`.
 EventLoop = SelectorEventLoop
-__all__, __getattr__, __dir__ = _fill(globals(), "Loop", "install", "new_event_loop", "status", "uninstall")
+#: For ``anyio.run(f, backend=..., backend_options=...)``, or as the value of a fixture `anyio_backend`.
+anyio_backend = ("asyncio", {"loop_factory": new_event_loop})
+__all__, __getattr__, __dir__ = _fill(
+    globals(), "Loop", "anyio_backend", "install", "new_event_loop", "status", "uninstall"
+)

@@ -117,6 +117,8 @@ from aioxide._install import install as install
 from aioxide._install import status as status
 from aioxide._install import uninstall as uninstall
 
+anyio_backend: tuple[str, dict[str, object]]
+
 if sys.version_info >= (3, 13):
     from asyncio import EventLoop as EventLoop
 else:

@@ -30,13 +30,33 @@ mod waiter;
 
 use pyo3::prelude::*;
 
-use ffi::{Obj, PyRes};
+use ffi::{GilCell, Obj, PyRes};
+
+/// The module as it was made first. Sandboxes and tools that reload import it once more.
+static FIRST: GilCell<Option<&'static Obj>> = GilCell::new(None);
 
 /// The extension module.
 #[pymodule]
 fn _aioxide(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let object = ffi::module_object(module);
-    init(&object).map_err(|raised| ffi::into_pyerr(module.py(), raised))
+    let outcome = match FIRST.get() {
+        Some(first) => share(first, &object),
+        None => init(&object),
+    };
+    outcome.map_err(|raised| ffi::into_pyerr(module.py(), raised))
+}
+
+/// Gives another module object the classes and functions of the first: there is one set of them in a process.
+fn share(first: &Obj, module: &Obj) -> PyRes<()> {
+    let names = first.getattr_str("__dict__")?;
+    for name in Obj::tuple(names.items()?)?.tuple_items() {
+        let text = name.text()?;
+        // The others are the module's own: its name, its loader.
+        if !text.starts_with("__") || text == "__version__" {
+            module.setattr(name, &names.item(name)?)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes every class and function, in the order of their dependencies.
@@ -83,7 +103,9 @@ fn init(module: &Obj) -> PyRes<()> {
         names.set_item(&Obj::str(asyncio_module)?, &public)?;
     }
     ffi::add_to_module(module, "NAMES", &names)?;
-    ffi::add_to_module(module, "__version__", &Obj::str(env!("CARGO_PKG_VERSION"))?)
+    ffi::add_to_module(module, "__version__", &Obj::str(env!("CARGO_PKG_VERSION"))?)?;
+    FIRST.set(Some(Box::leak(Box::new(module.clone()))));
+    Ok(())
 }
 
 /// The native names, by the asyncio module that they answer.
