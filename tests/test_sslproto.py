@@ -831,7 +831,11 @@ def test_actions_in_callbacks(compare, place, action, server_context, client_con
             await asyncio.sleep(0)
         told = [call for call in server.calls if call[0] not in ("pause", "resume")]
         ends = [call[0] for call in client.calls]
-        return told, bytes(server.data), ends, bytes(client.data)
+        received = bytes(client.data)
+        if (place, action) == ("made", "write much and close"):
+            # What the client writes comes after the end of TLS: an error, which cuts off what is not sent.
+            received = received.strip(b"\0")
+        return told, bytes(server.data), ends, received
 
     ways = WAYS
     if action == "close and abort" and place == "data":
