@@ -60,6 +60,7 @@ from aioxide import futures as futures
 from aioxide import locks as locks
 from aioxide import queues as queues
 from aioxide import runners as runners
+from aioxide import sslproto as sslproto
 from aioxide import staggered as staggered
 from aioxide import streams as streams
 from aioxide import taskgroups as taskgroups

@@ -28,7 +28,7 @@ _SHARED_CLASSES = frozenset({"AbstractEventLoop", "AbstractServer", "BaseEventLo
 _SHARED_MODULES = frozenset({"asyncio.exceptions", "asyncio.protocols", "asyncio.transports"})
 
 #: Modules of asyncio whose names the package does not have.
-NOT_EXPORTED = frozenset({"staggered"})
+NOT_EXPORTED = frozenset({"sslproto", "staggered"})
 
 
 class _Absent:

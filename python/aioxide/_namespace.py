@@ -25,6 +25,7 @@ SUBMODULES = frozenset(
         "locks",
         "queues",
         "runners",
+        "sslproto",
         "staggered",
         "streams",
         "taskgroups",
