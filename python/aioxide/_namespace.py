@@ -26,6 +26,7 @@ SUBMODULES = frozenset(
         "runners",
         "staggered",
         "streams",
+        "subprocess",
         "taskgroups",
         "tasks",
         "threads",

@@ -7,6 +7,7 @@ mod stdlib;
 
 mod addresses;
 mod base_events;
+mod base_subprocess;
 mod chaining;
 mod clock;
 mod combinators;
@@ -20,7 +21,9 @@ mod queues;
 mod runners;
 mod selector_events;
 mod staggered;
+mod steps;
 mod streams;
+mod subprocess;
 mod taskgroups;
 mod tasks;
 mod threads;
@@ -58,11 +61,13 @@ fn init(module: &Obj) -> PyRes<()> {
     threads::init(module)?;
     combinators::init(module)?;
     staggered::init(module)?;
+    streams::init(module)?;
+    subprocess::init(module)?;
     selector_events::init()?;
+    base_subprocess::init()?;
     unix_events::init()?;
     base_events::init(module)?;
     runners::init(module)?;
-    streams::init(module)?;
     let (_, native_tasks) = ffi::function(
         ffi::Kind::Builtin,
         "aioxide._aioxide",
@@ -95,6 +100,7 @@ const NAMES: &[(&str, &[&[&str]])] = &[
     ("runners", &[runners::NAMES]),
     ("staggered", &[staggered::NAMES]),
     ("streams", &[streams::NAMES]),
+    ("subprocess", &[subprocess::NAMES]),
     ("taskgroups", &[taskgroups::NAMES]),
     (
         "tasks",

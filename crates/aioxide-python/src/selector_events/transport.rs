@@ -38,23 +38,13 @@ use crate::waiter::{create_future, is_cancelled, set_exception, set_result};
 use crate::{names, stdlib};
 
 use super::common::{
-    Link, count_lost_write, is_bytes_like, is_os_error, log_in_debug, name_of, report_fatal,
+    Chunk, Link, count_lost_write, is_bytes_like, is_os_error, log_in_debug, name_of, report_fatal,
     report_ready_error,
 };
 use super::flow_control::{Buffered, WaterMarks, maybe_pause, maybe_resume};
 
 /// What a job wrote is sent before its end if it is so much.
 const FLUSH_AT: usize = 64 * 1024;
-
-/// A chunk that is kept: an exact `bytes`, which never changes.
-struct Chunk(Obj);
-
-impl AsRef<[u8]> for Chunk {
-    #[inline]
-    fn as_ref(&self) -> &[u8] {
-        self.0.as_bytes().unwrap_or(&[])
-    }
-}
 
 /// How the protocol takes what arrives.
 #[derive(Clone, Copy, PartialEq, Eq)]
