@@ -124,13 +124,7 @@ impl ConnectPipes {
                     .method(names::close(), [])?;
             }
         }
-        for fd in 0..3 {
-            let file = self.file(fd)?;
-            if !file.is_none() {
-                file.method(names::close(), [])?;
-            }
-        }
-        Ok(())
+        self.transport.close_files()
     }
 
     /// The waiter, if it still waits.

@@ -16,6 +16,7 @@ mod transport;
 mod watching;
 
 use crate::ffi::PyRes;
+use crate::stdlib;
 
 pub(crate) use pipe_protocols::direct_reader;
 pub(crate) use transport::{Program, SubprocessTransport, make_subprocess_transport};
@@ -23,6 +24,8 @@ pub(crate) use watching::ready_method;
 
 /// Makes the classes.
 pub(crate) fn init() -> PyRes<()> {
+    // When it is needed, there may be no descriptor left to import it.
+    stdlib::watch_child_in_thread()?;
     pipe_protocols::init()?;
     transport::init()
 }

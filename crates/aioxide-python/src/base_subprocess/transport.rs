@@ -151,7 +151,10 @@ pub(crate) fn make_subprocess_transport(
     })?;
     match this.start(program, waiter, &extra) {
         Ok(()) => Ok(this),
-        Err(raised) => finally(Err(raised), || this.close()),
+        Err(raised) => finally(Err(raised), || {
+            let closed = this.close();
+            finally(closed, || this.close_files())
+        }),
     }
 }
 
@@ -201,6 +204,20 @@ impl Ref<SubprocessTransport> {
             .obj()
             .method(names::create_task(), [connecting.obj()])
             .map(drop)
+    }
+
+    /// Closes the `Popen`'s file objects, if there is one.
+    pub(super) fn close_files(&self) -> PyRes<()> {
+        let Some(proc) = self.proc.get() else {
+            return Ok(());
+        };
+        for name in [names::stdin(), names::stdout(), names::stderr()] {
+            let file = proc.getattr(name)?;
+            if !file.is_none() {
+                file.method(names::close(), [])?;
+            }
+        }
+        Ok(())
     }
 
     // What others of this module and the watching of children need.
