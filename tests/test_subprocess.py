@@ -119,8 +119,8 @@ def test_reader_that_is_not_read_stops_the_child(aio, loop):
         assert len(process.stdout._buffer) == before
         assert len(await process.stdout.readexactly(1_000_000)) == 1_000_000
         process.kill()
-        assert await process.wait() == -signal.SIGKILL
         pipe.close()
+        assert await process.wait() == -signal.SIGKILL
         await over(process)
 
     run(loop, main())

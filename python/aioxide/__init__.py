@@ -13,9 +13,6 @@ or takes it in from the inside::
 native where aioxide has a version of a name, the running Python's own everywhere else.
 `new_event_loop` is a loop factory for `asyncio.Runner`, for `asyncio.run` from 3.12 on, and for
 whatever else takes one. `status()` says what is native.
-
-The loop has no network, TLS, pipes and subprocesses yet: its methods for them raise
-NotImplementedError.
 """
 
 from typing import TYPE_CHECKING
