@@ -568,6 +568,24 @@ def test_child_that_somebody_else_waited_for(log, steal):
     assert log() == [f"Unknown child process pid {pid}, will report returncode 255"]
 
 
+def test_child_whose_status_cannot_be_taken_yet(native_loop, monkeypatch):
+    """As that of a child that is traced: the tracer is told first. The loop does not spin meanwhile."""
+    real, asked = os.waitpid, []
+
+    def waitpid(pid, options):
+        asked.append(pid)
+        return (0, 0) if len(asked) == 1 else real(pid, options)
+
+    async def main():
+        process = await aioxide.create_subprocess_shell("exit 6")
+        monkeypatch.setattr(os, "waitpid", waitpid)
+        assert await process.wait() == 6
+        assert asked == [process.pid, process.pid]
+        await over(process)
+
+    run(native_loop, main())
+
+
 @pytest.mark.parametrize("method", ["wait", "poll"])
 def test_child_that_was_waited_for_through_its_popen(log, native_loop, method):
     async def main():
