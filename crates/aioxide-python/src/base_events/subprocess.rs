@@ -239,7 +239,9 @@ impl Steps for Create {
         }
         if let Some((protocol, log)) = &self.begun {
             visit.obj(protocol);
-            log.iter().for_each(|text| visit.obj(text));
+            if let Some(text) = log {
+                visit.obj(text);
+            }
         }
     }
 }
