@@ -415,10 +415,8 @@ async def children():
         [made] = await aio.gather(task, return_exceptions=True)
         if not isinstance(made, BaseException):
             await made.communicate()
-    try:
+    with contextlib.suppress(FileNotFoundError):
         await aio.create_subprocess_exec("/nonexistent", stdin=-1)
-    except FileNotFoundError:
-        pass
     # Nobody waits for this one.
     await aio.create_subprocess_exec("true")
 

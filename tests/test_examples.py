@@ -127,10 +127,13 @@ def test_build_runner_runs_what_it_is_given(way):
     assert (status, errors) == (1, "")
     live, _, summary = output.partition("\n\n")
     assert sorted(live.split("\n")) == ["    echo spam | spam", "echo eggs >&2 ! eggs"]
-    assert summary == """\
+    assert (
+        summary
+        == """\
     echo spam: ok, 1 line
        exit 3: failed (3), 0 lines
 echo eggs >&2: ok, 1 line
 2 of 3 succeeded
 """
+    )
     assert run(way, "build_runner", "exit 0")[0] == 0

@@ -16,7 +16,8 @@ import aioxide
 LATER = {
     "BaseTransport", "ReadTransport", "WriteTransport", "Transport", "DatagramTransport", "SubprocessTransport",
     "BaseProtocol", "Protocol", "BufferedProtocol", "DatagramProtocol", "SubprocessProtocol",
-    "AbstractServer", "Server", "BaseEventLoop", "SelectorEventLoop", "EventLoop", "AbstractEventLoopPolicy", "DefaultEventLoopPolicy",
+    "AbstractServer", "Server", "BaseEventLoop", "SelectorEventLoop", "EventLoop",
+    "AbstractEventLoopPolicy", "DefaultEventLoopPolicy",
     "get_event_loop_policy", "set_event_loop_policy", "AbstractChildWatcher", "SafeChildWatcher",
     "FastChildWatcher", "MultiLoopChildWatcher", "ThreadedChildWatcher", "PidfdChildWatcher",
     "get_child_watcher", "set_child_watcher", "FrameCallGraphEntry", "FutureCallGraph", "capture_call_graph",
@@ -38,7 +39,8 @@ FUNCTIONS = [
     "ensure_future", "gather", "get_event_loop", "get_running_loop", "iscoroutine", "iscoroutinefunction", "isfuture",
     "new_event_loop", "run", "run_coroutine_threadsafe", "set_event_loop", "shield", "sleep", "timeout", "timeout_at",
     "to_thread", "wait", "wait_for", "wrap_future", "open_connection", "start_server",
-    "open_unix_connection", "start_unix_server", "create_subprocess_exec", "create_subprocess_shell", "_enter_task", "_leave_task", "_register_task",
+    "open_unix_connection", "start_unix_server", "create_subprocess_exec", "create_subprocess_shell",
+    "_enter_task", "_leave_task", "_register_task",
     "_unregister_task", "_get_running_loop", "_set_running_loop",
 ]  # fmt: skip
 

@@ -378,12 +378,12 @@ def test_refused_options(aio, loop, option, method):
 
 def test_refused_shell(aio, loop):
     async def main():
-        with pytest.raises(ValueError, match="^shell must be False$"):
+        with pytest.raises(ValueError, match="shell must be False"):
             await aio.create_subprocess_exec("true", shell=True)
-        with pytest.raises(ValueError, match="^shell must be True$"):
+        with pytest.raises(ValueError, match="shell must be True"):
             await aio.create_subprocess_shell("true", shell=False)
         for command in (["true"], 1, None):
-            with pytest.raises(ValueError, match="^cmd must be a string$"):
+            with pytest.raises(ValueError, match="cmd must be a string"):
                 await aio.create_subprocess_shell(command)
         process = await aio.create_subprocess_shell(b"exit 2", text=False, bufsize=0, encoding=None)
         assert await process.wait() == 2
@@ -450,9 +450,7 @@ def test_pipesize(aio, loop):
 
 def test_preexec_fn(aio, loop):
     async def main():
-        process = await aio.create_subprocess_shell(
-            "echo $$; pwd", stdout=PIPE, preexec_fn=lambda: os.chdir("/usr")
-        )
+        process = await aio.create_subprocess_shell("echo $$; pwd", stdout=PIPE, preexec_fn=lambda: os.chdir("/usr"))
         assert await process.communicate() == (b"%d\n/usr\n" % process.pid, None)
 
         def fail():
@@ -640,7 +638,9 @@ def test_overridden_methods_of_the_loop_are_called(aio, loop, name):
 
 
 @pytest.mark.parametrize("namespace", [asyncio, aioxide], ids=["stdlib functions", "native functions"])
-@pytest.mark.parametrize("kind", [asyncio.SelectorEventLoop, aioxide.new_event_loop], ids=["stdlib loop", "native loop"])
+@pytest.mark.parametrize(
+    "kind", [asyncio.SelectorEventLoop, aioxide.new_event_loop], ids=["stdlib loop", "native loop"]
+)
 def test_functions_and_loops_mix(namespace, kind):
     async def main():
         process = await namespace.create_subprocess_exec("cat", stdin=PIPE, stdout=PIPE)

@@ -369,7 +369,7 @@ def test_cancelled_communicate_can_be_followed_by_another(aio, loop, turns):
             await task
         assert process.stdout._waiter is process.stderr._waiter is None
         process.kill()
-        output, errors = await process.communicate()
+        output, _ = await process.communicate()
         assert set(output) <= {ord("x")}
         assert process.returncode == -signal.SIGKILL
         await over(process)
