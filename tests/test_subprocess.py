@@ -225,6 +225,7 @@ def test_protocol_is_told_in_order(aio, loop):
     run(loop, main())
 
 
+@pytest.mark.slow
 def test_child_that_is_over_at_once_loses_nothing(aio, loop):
     async def main():
         for _ in range(10):
@@ -730,6 +731,7 @@ def test_transport_that_nobody_closed(aio, loop):
         run(loop, main())
 
 
+@pytest.mark.slow
 def test_no_thread_for_200_children(native_loop):
     def threads():
         return len(os.listdir("/proc/self/task"))
@@ -746,6 +748,7 @@ def test_no_thread_for_200_children(native_loop):
     run(native_loop, main())
 
 
+@pytest.mark.slow
 def test_ten_loops_in_ten_threads(aio):
     failures = []
 

@@ -106,6 +106,7 @@ def test_what_does_not_start(aio, loop, program, options, error, streams):
         run(loop, main())
 
 
+@pytest.mark.slow
 def test_want_of_descriptors_at_every_point(native_loop):
     """Whatever descriptor is missing, the call fails cleanly or works."""
     outcomes = []
@@ -291,6 +292,7 @@ def test_double_fork(aio, loop):
 # Cancellation.
 
 
+@pytest.mark.slow
 def test_cancelled_while_it_is_made(native_loop):
     """At every turn: either it is too late, or child, pipes and registrations are gone."""
 
@@ -620,6 +622,7 @@ def test_sigchld_that_is_ignored(log):
     assert len(log()) == 1
 
 
+@pytest.mark.slow
 def test_storm_of_sigchld_with_handlers_of_others(native_loop):
     """Handlers of the program's own see the signals, and its own children are its own."""
     seen = []
@@ -642,6 +645,7 @@ def test_storm_of_sigchld_with_handlers_of_others(native_loop):
     assert seen
 
 
+@pytest.mark.slow
 def test_other_code_runs_children_meanwhile(native_loop):
     done, failures = threading.Event(), []
 
