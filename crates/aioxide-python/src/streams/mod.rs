@@ -5,7 +5,8 @@
 //! without a future; the others leave one in the reader and are woken when it is there ([`reader`], [`reads`]).
 //!
 //! Streams work on any loop and with any transport. A native transport need not go through Python: [`direct_reader`]
-//! gives it the reader behind a protocol ([`direct`] looks at a reader alone), and [`feed`] takes bytes that are no Python object.
+//! gives it the reader behind a protocol ([`direct`] looks at a reader alone), and [`feed`] takes bytes that are no Python
+//! object.
 
 /// A property that shows a slot.
 macro_rules! slot_property {
