@@ -395,6 +395,32 @@ async def sockets():
         sock.close()
 
 
+async def children():
+    data = bytes(300_000)
+    process = await aio.create_subprocess_exec("cat", stdin=-1, stdout=-1, stderr=-1)
+    expect(await process.communicate(data) == (data, b""))
+    process = await aio.create_subprocess_shell("echo spam; exec cat", stdin=-1, stdout=-1)
+    expect(await process.stdout.readline() == b"spam\n")
+    waiting = [aio.create_task(process.wait()) for _ in range(3)]
+    await aio.sleep(0)
+    waiting[1].cancel()
+    process.kill()
+    expect((await aio.gather(*waiting, return_exceptions=True))[::2] == [-9, -9])
+    await process.communicate()
+    for turns in range(4):
+        task = aio.create_task(aio.create_subprocess_exec("cat", stdin=-1, stdout=-1))
+        for _ in range(turns):
+            await aio.sleep(0)
+        task.cancel()
+        [made] = await aio.gather(task, return_exceptions=True)
+        if not isinstance(made, BaseException):
+            await made.communicate()
+    with contextlib.suppress(FileNotFoundError):
+        await aio.create_subprocess_exec("/nonexistent", stdin=-1)
+    # Nobody waits for this one.
+    await aio.create_subprocess_exec("true")
+
+
 def wrong_calls(loop):
     for call in (
         lambda: aio.Future(1, 2),
@@ -423,7 +449,7 @@ def main():
             with aio.Runner(debug=debug) as runner:
                 for part in (tasks, futures, combinators, groups, scheduling, garbage):
                     runner.run(part())
-                for part in (protocols, flow, datagrams, pipes, sockets):
+                for part in (protocols, flow, datagrams, pipes, sockets, children):
                     runner.run(part())
                 wrong_calls(runner.get_loop())
                 pending = runner.get_loop().create_task(aio.sleep(3600))

@@ -62,11 +62,31 @@ big.bin: 10000000 bytes, right for 3 of 3 clients
 nothing.txt: not found, right for 3 of 3 clients
 ../../etc/passwd: not found, right for 3 of 3 clients
 """,
+    "build_runner": """\
+configure | checking for a compiler
+configure | checking for a linker
+  compile | compiling lexer
+  compile | compiling parser
+  compile | compiling printer
+     test ! 17 of 18 tests passed
+   upload | waiting for a server that never answers
+    clean | nothing to do
+
+configure: ok, 2 lines
+  compile: ok, 3 lines
+     test: failed (3), 1 line
+   upload: stopped after 2 s, 1 line
+    clean: ok, 1 line
+3 of 5 succeeded
+""",
 }
 """Example to what it prints, whatever the provider. The guide has tests of its own."""
 
-OPTIONS = {"udp_ping": ["--timeout", "0.5"]}
-"""What an example is given so that a busy machine does not show in its output."""
+OPTIONS = {"udp_ping": ["--timeout", "0.5"], "build_runner": ["--jobs", "1", "--timeout", "2"]}
+"""What an example is given so that a busy machine, or the order of lines, does not show in its output."""
+
+SERVERS = OUTPUT.keys() - {"build_runner"}
+"""The examples that can serve."""
 
 WAYS = {
     "stdlib": [sys.executable, "-X", "utf8", "-W", "error"],
@@ -97,4 +117,23 @@ def test_example_explains_its_options(name):
     status, output, errors = run("stdlib", name, "--help")
     assert (status, errors) == (0, "")
     assert f"usage: {name}.py [-h]" in output
-    assert "--serve PORT" in output
+    assert ("--serve PORT" in output) == (name in SERVERS)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_build_runner_runs_what_it_is_given(way):
+    commands = ["echo spam", "exit 3", "echo eggs >&2"]
+    status, output, errors = run(way, "build_runner", "--jobs", "3", *commands)
+    assert (status, errors) == (1, "")
+    live, _, summary = output.partition("\n\n")
+    assert sorted(live.split("\n")) == ["    echo spam | spam", "echo eggs >&2 ! eggs"]
+    assert (
+        summary
+        == """\
+    echo spam: ok, 1 line
+       exit 3: failed (3), 0 lines
+echo eggs >&2: ok, 1 line
+2 of 3 succeeded
+"""
+    )
+    assert run(way, "build_runner", "exit 0")[0] == 0

@@ -16,14 +16,14 @@ import aioxide
 LATER = {
     "BaseTransport", "ReadTransport", "WriteTransport", "Transport", "DatagramTransport", "SubprocessTransport",
     "BaseProtocol", "Protocol", "BufferedProtocol", "DatagramProtocol", "SubprocessProtocol",
-    "create_subprocess_exec", "create_subprocess_shell", "AbstractServer", "Server",
-    "BaseEventLoop", "SelectorEventLoop", "EventLoop", "AbstractEventLoopPolicy", "DefaultEventLoopPolicy",
+    "AbstractServer", "Server", "BaseEventLoop", "SelectorEventLoop", "EventLoop",
+    "AbstractEventLoopPolicy", "DefaultEventLoopPolicy",
     "get_event_loop_policy", "set_event_loop_policy", "AbstractChildWatcher", "SafeChildWatcher",
     "FastChildWatcher", "MultiLoopChildWatcher", "ThreadedChildWatcher", "PidfdChildWatcher",
     "get_child_watcher", "set_child_watcher", "FrameCallGraphEntry", "FutureCallGraph", "capture_call_graph",
     "format_call_graph", "print_call_graph",
 }  # fmt: skip
-"""Names of subprocesses, servers, policies and call graphs: they may be missing as yet."""
+"""Names of servers, policies and call graphs: they may be missing as yet."""
 
 LOOP_CLASSES = {"SelectorEventLoop", "EventLoop"}
 """Calling one of these makes a loop of aioxide's, unless a foreign selector is given."""
@@ -39,7 +39,8 @@ FUNCTIONS = [
     "ensure_future", "gather", "get_event_loop", "get_running_loop", "iscoroutine", "iscoroutinefunction", "isfuture",
     "new_event_loop", "run", "run_coroutine_threadsafe", "set_event_loop", "shield", "sleep", "timeout", "timeout_at",
     "to_thread", "wait", "wait_for", "wrap_future", "open_connection", "start_server",
-    "open_unix_connection", "start_unix_server", "_enter_task", "_leave_task", "_register_task",
+    "open_unix_connection", "start_unix_server", "create_subprocess_exec", "create_subprocess_shell",
+    "_enter_task", "_leave_task", "_register_task",
     "_unregister_task", "_get_running_loop", "_set_running_loop",
 ]  # fmt: skip
 

@@ -17,6 +17,21 @@ import pytest
 
 import aioxide
 
+
+def running(call):
+    """A snippet that calls something of a child that runs."""
+    return f"""
+process = await aio.create_subprocess_exec('cat', stdin=-1)
+try:
+    {call}
+finally:
+    process.stdin.close()
+    await process.wait()
+    while process._transport._loop is not None:
+        await aio.sleep(0)
+"""
+
+
 IN_A_TASK = {
     "sleep": [
         "await aio.sleep()",
@@ -869,6 +884,62 @@ IN_A_TASK = {
             raise LookupError('the report is what counts')
             """,
         ),
+    ],
+    "subprocesses": [
+        "await aio.create_subprocess_exec()",
+        "await aio.create_subprocess_shell()",
+        "await aio.create_subprocess_shell('true', 1, 2, 3, 4, 5)",
+        "await aio.create_subprocess_shell(['true'])",
+        "await aio.create_subprocess_shell(None)",
+        "await aio.create_subprocess_exec('true', program='false')",
+        "await aio.create_subprocess_exec('true', text=True)",
+        "await aio.create_subprocess_exec('true', universal_newlines=True)",
+        "await aio.create_subprocess_exec('true', encoding='utf-8')",
+        "await aio.create_subprocess_exec('true', errors='strict')",
+        "await aio.create_subprocess_exec('true', shell=True)",
+        "await aio.create_subprocess_shell('true', shell=False)",
+        "await aio.create_subprocess_exec('true', bufsize=-1)",
+        "await aio.create_subprocess_exec('true', bufsize='0')",
+        "await aio.create_subprocess_exec('true', nonsense=1)",
+        "await aio.create_subprocess_exec('/nonexistent')",
+        "await aio.create_subprocess_exec(b'/nonexistent')",
+        "await aio.create_subprocess_exec('true', cwd='/nonexistent')",
+        "await aio.create_subprocess_exec(1)",
+        "await aio.create_subprocess_exec('true', 1)",
+        "await aio.create_subprocess_exec(['true'])",
+        "await aio.create_subprocess_exec('true', protocol_factory=1)",
+        "await loop.subprocess_exec()",
+        "await loop.subprocess_exec(g)",
+        "await loop.subprocess_exec(None, 'true')",
+        "await loop.subprocess_exec(1, 'true')",
+        "await loop.subprocess_shell(g)",
+        "await loop.subprocess_shell(g, 'true', 1)",
+        "await loop.subprocess_shell(g, 1)",
+        "await loop.subprocess_exec(lambda: 1 / 0, 'true')",
+        "aio.subprocess.Process()",
+        "aio.subprocess.Process(1, 2, 3)",
+        "aio.subprocess.Process(1, 2, 3, 4)",
+        "aio.subprocess.SubprocessStreamProtocol()",
+        "aio.subprocess.SubprocessStreamProtocol(1)",
+        "aio.subprocess.SubprocessStreamProtocol(limit=1, loop=loop).connection_made()",
+        "aio.subprocess.SubprocessStreamProtocol(limit=1, loop=loop).connection_made(1)",
+        "aio.subprocess.SubprocessStreamProtocol(limit=1, loop=loop).pipe_data_received(1)",
+        "aio.subprocess.SubprocessStreamProtocol(limit=1, loop=loop).pipe_connection_lost(1)",
+        "aio.subprocess.SubprocessStreamProtocol(limit=1, loop=loop).resume_writing()",
+        "protocol = aio.subprocess.SubprocessStreamProtocol(limit=1, loop=loop); protocol.process_exited()",
+        running("process.returncode = 1"),
+        running("process.returncode()"),
+        running("process.send_signal()"),
+        running("process.kill(9)"),
+        running("process.terminate(9)"),
+        running("await process.wait(1)"),
+        running("await process.communicate(1, 2)"),
+        running("await process.communicate(1)"),
+        running("await process.communicate('text')"),
+        running("process._transport.get_pipe_transport()"),
+        running("process._transport.get_pipe_transport([])"),
+        running("process._transport._process_exited(None)"),
+        running("process.nonsense"),
     ],
 }
 """Area to the snippets that run inside a task."""

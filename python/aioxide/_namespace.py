@@ -28,6 +28,7 @@ SUBMODULES = frozenset(
         "sslproto",
         "staggered",
         "streams",
+        "subprocess",
         "taskgroups",
         "tasks",
         "threads",

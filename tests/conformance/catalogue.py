@@ -65,7 +65,7 @@ FILES = {
         TestFile("test_ssl"),
         TestFile("test_sslproto"),
         TestFile("test_streams"),
-        TestFile("test_subprocess", default=False),
+        TestFile("test_subprocess"),
         TestFile("test_transports"),
         TestFile("test_unix_events"),
     )

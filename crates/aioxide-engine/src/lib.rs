@@ -54,6 +54,7 @@ mod clock;
 pub mod inbox;
 mod job;
 mod poll_budget;
+pub mod process;
 pub mod read_buffer;
 mod ready;
 mod remote;

@@ -218,6 +218,14 @@ pub fn write(fd: RawFd, data: &[u8]) -> io::Result<usize> {
     Ok(retry_on_intr(|| rustix::io::write(fd, data))?)
 }
 
+/// Writes the first bytes of several pieces to a pipe or any other file, and returns how many. Looks
+/// at no more than [`MAX_PIECES`]. As to `SIGPIPE` see [`write`].
+pub fn write_vectored(fd: RawFd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    let fd = borrow_fd(fd)?;
+    let pieces = &pieces[..pieces.len().min(MAX_PIECES)];
+    Ok(retry_on_intr(|| rustix::io::writev(fd, pieces))?)
+}
+
 /// Makes a descriptor non-blocking.
 pub fn set_nonblocking(fd: RawFd) -> io::Result<()> {
     Ok(rustix::io::ioctl_fionbio(borrow_fd(fd)?, true)?)

@@ -195,6 +195,16 @@ impl<C: AsRef<[u8]>> WriteBuffer<C> {
         }
     }
 
+    /// A copy of all bytes to send.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut all = Vec::with_capacity(self.len);
+        for piece in self.first.iter().chain(&self.rest) {
+            let sent = if all.is_empty() { self.head } else { 0 };
+            all.extend_from_slice(&piece.bytes()[sent..]);
+        }
+        all
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         *self = Self::new();
@@ -216,6 +226,14 @@ impl Pieces<'_> {
         match self {
             Self::One(piece) => crate::socket::send(fd, piece),
             Self::Several(pieces) => crate::socket::send_vectored(fd, pieces),
+        }
+    }
+
+    /// Writes what it can to a pipe or any other file, and returns how many bytes.
+    pub fn write(&self, fd: std::os::fd::RawFd) -> std::io::Result<usize> {
+        match self {
+            Self::One(piece) => crate::socket::write(fd, piece),
+            Self::Several(pieces) => crate::socket::write_vectored(fd, pieces),
         }
     }
 

@@ -7,6 +7,7 @@ mod stdlib;
 
 mod addresses;
 mod base_events;
+mod base_subprocess;
 mod chaining;
 mod clock;
 mod combinators;
@@ -21,7 +22,9 @@ mod runners;
 mod selector_events;
 mod sslproto;
 mod staggered;
+mod steps;
 mod streams;
+mod subprocess;
 mod taskgroups;
 mod tasks;
 mod threads;
@@ -79,12 +82,14 @@ fn init(module: &Obj) -> PyRes<()> {
     threads::init(module)?;
     combinators::init(module)?;
     staggered::init(module)?;
+    streams::init(module)?;
     sslproto::init(module)?;
+    subprocess::init(module)?;
     selector_events::init()?;
+    base_subprocess::init()?;
     unix_events::init()?;
     base_events::init(module)?;
     runners::init(module)?;
-    streams::init(module)?;
     let (_, native_tasks) = ffi::function(
         ffi::Kind::Builtin,
         "aioxide._aioxide",
@@ -120,6 +125,7 @@ const NAMES: &[(&str, &[&[&str]])] = &[
     ("staggered", &[staggered::NAMES]),
     ("sslproto", &[sslproto::NAMES]),
     ("streams", &[streams::NAMES]),
+    ("subprocess", &[subprocess::NAMES]),
     ("taskgroups", &[taskgroups::NAMES]),
     (
         "tasks",

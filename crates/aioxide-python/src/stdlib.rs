@@ -286,6 +286,28 @@ imported! {
     tuple = "builtins", "tuple";
     /// `os.set_blocking`.
     set_blocking = "os", "set_blocking";
+    /// The module `subprocess`.
+    subprocess_module = "subprocess", "";
+    /// The module `signal`.
+    signal_module = "signal", "";
+    /// The logger of `asyncio.subprocess`.
+    subprocess_logger = "asyncio.subprocess", "logger";
+    /// The logger of `asyncio.base_subprocess`.
+    base_subprocess_logger = "asyncio.base_subprocess", "logger";
+    /// `asyncio.SubprocessTransport`.
+    subprocess_transport = "asyncio.transports", "SubprocessTransport";
+    /// `asyncio.SubprocessProtocol`.
+    subprocess_protocol = "asyncio.protocols", "SubprocessProtocol";
+    /// `asyncio.BaseProtocol`.
+    base_protocol = "asyncio.protocols", "BaseProtocol";
+    /// `ProcessLookupError`.
+    process_lookup_error = "builtins", "ProcessLookupError";
+    /// `ChildProcessError`.
+    child_process_error = "builtins", "ChildProcessError";
+    /// `PermissionError`.
+    permission_error = "builtins", "PermissionError";
+    /// Has a thread wait for a child.
+    watch_child_in_thread = "aioxide._child_threads", "watch";
 }
 
 /// asyncio's logger, looked up where the loop's own code in CPython would find it.

@@ -9,8 +9,9 @@ use crate::clock::timespec;
 /// Makes one change to what a kqueue watches.
 pub(crate) fn kevent_change(kqueue: BorrowedFd<'_>, change: Event) -> io::Result<()> {
     let nothing: &mut [MaybeUninit<Event>] = &mut [];
-    // SAFETY: The event has a filter for reading or writing. The kernel checks its descriptor now,
-    // and drops the filter when the descriptor is closed; it follows no pointer of ours.
+    // SAFETY: The event has a filter for reading, for writing, or for the end of a process. The
+    // kernel checks its descriptor or process now, and drops the filter when the descriptor is
+    // closed or the process gone; it follows no pointer of ours.
     unsafe { kevent_timespec(kqueue, &[change], nothing, None) }?;
     Ok(())
 }

@@ -71,6 +71,7 @@ proptest! {
                     model.drain(..sent);
                 }
             }
+            prop_assert_eq!(&buffer.to_vec(), &model);
             prop_assert_eq!(buffer.len(), model.len());
             prop_assert_eq!(buffer.is_empty(), model.is_empty());
         }
@@ -112,4 +113,23 @@ fn more_is_taken_away_than_there_is() {
     assert!(buffer.is_empty());
     buffer.advance(1);
     assert_eq!(shown(&buffer), b"");
+}
+
+#[test]
+fn pieces_go_to_a_pipe_in_one_call() {
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    let mut buffer = WriteBuffer::new();
+    for byte in 1..=3 {
+        drop(buffer.push(vec![byte; SMALL + 1]));
+    }
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&writer);
+    let written = buffer.peek(|pieces| pieces.write(fd)).expect("written");
+    assert_eq!(written, 3 * (SMALL + 1));
+    let expected = buffer.to_vec();
+    buffer.advance(written);
+    assert!(buffer.is_empty());
+    drop(writer);
+    let mut received = Vec::new();
+    std::io::Read::read_to_end(&mut reader, &mut received).expect("read");
+    assert_eq!(received, expected);
 }

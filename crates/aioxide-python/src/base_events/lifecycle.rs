@@ -12,7 +12,7 @@ use crate::ffi::{
     warn_resource, without_gil,
 };
 use crate::tasks::ensure_future;
-use crate::{names, selector_events, stdlib, unix_events};
+use crate::{base_subprocess, names, selector_events, stdlib, unix_events};
 
 /// `__init__`.
 pub(super) fn init_loop(this: &Ref<EventLoop>) -> PyRes<()> {
@@ -368,7 +368,9 @@ fn handle_of(this: &Ref<EventLoop>, body: JobBody, object: &Obj) -> PyRes<Option
     if let Some(handle) = Handle::class().cast(object) {
         return Ok((!handle.is_cancelled()).then(|| object.clone()));
     }
-    let method = selector_events::ready_method(body).or_else(|| unix_events::ready_method(body));
+    let method = selector_events::ready_method(body)
+        .or_else(|| unix_events::ready_method(body))
+        .or_else(|| base_subprocess::ready_method(body));
     let Some(method) = method else {
         return Ok(None);
     };

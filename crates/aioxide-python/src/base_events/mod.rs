@@ -2,7 +2,7 @@
 //!
 //! The class that users see, `aioxide.Loop`, derives from the native class below and from `AbstractEventLoop`, which
 //! also gives it `__dict__` and weak references. `default_exception_handler`, which only formats and logs, is CPython's
-//! own function, run with our loop as `self`, and so is `_getaddrinfo_debug`.
+//! own function, run with our loop as `self`, and so are `_getaddrinfo_debug` and `_log_subprocess`.
 
 mod asyncgens;
 mod connections;
@@ -11,7 +11,6 @@ mod descriptors;
 mod errors;
 mod executor;
 mod lifecycle;
-mod missing;
 mod opening;
 mod pipes;
 mod resolver;
@@ -25,19 +24,23 @@ mod sock;
 mod sock_calls;
 mod sock_native;
 mod sock_wait;
-mod steps;
+mod subprocess;
 mod tls;
 mod unix;
 
 use crate::events::{EventLoop, LoopRef, context_argument};
 use crate::ffi::{ClassBuilder, Kind, Native, Obj, PyRes, Raised, Ref, add_to_module, function};
 use crate::futures::Future;
-use crate::stdlib;
+use crate::{stdlib, steps};
 
 pub(crate) use lifecycle::finalize;
 
 /// CPython's own methods that the class takes over as they are.
-const BORROWED: [&str; 2] = ["default_exception_handler", "_getaddrinfo_debug"];
+const BORROWED: [&str; 3] = [
+    "default_exception_handler",
+    "_getaddrinfo_debug",
+    "_log_subprocess",
+];
 
 /// A property that shows and sets a boolean cell.
 macro_rules! flag {
@@ -112,7 +115,7 @@ pub(crate) fn init(module: &Obj) -> PyRes<()> {
     let builder = sendfile::methods(builder);
     let builder = datagram::methods(builder);
     let builder = pipes::methods(builder);
-    let builder = missing::methods(builder);
+    let builder = subprocess::methods(builder);
     let builder = flag!(builder, "_closed", closed);
     let builder = flag!(builder, "_stopping", stopping);
     let builder = flag!(

@@ -16,6 +16,7 @@ use crate::ffi::{Kind, Obj, PyRes, add_to_module, finally, function};
 use crate::stdlib;
 
 pub(crate) use gather::gather_all;
+pub(crate) use shield::shielded;
 pub(crate) use wait_for::WaitFor;
 
 /// Native names, of the asyncio module `tasks`.

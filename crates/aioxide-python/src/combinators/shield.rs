@@ -110,7 +110,12 @@ fn outer_done(pair: &Ref<Pair>) -> PyRes<()> {
 
 /// `shield(arg)`.
 pub(super) fn shield(args: &Args<'_>) -> PyRes {
-    let inner = ensure_future(args.req(0), None)?;
+    shielded(args.req(0))
+}
+
+/// A future that a cancellation does not reach `awaitable` through.
+pub(crate) fn shielded(awaitable: &Obj) -> PyRes {
+    let inner = ensure_future(awaitable, None)?;
     if is_done(&inner)? {
         return Ok(inner);
     }

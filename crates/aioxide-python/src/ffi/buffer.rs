@@ -1,6 +1,6 @@
 //! Bytes: making `bytes`, looking into them, and the buffer protocol.
 
-use std::mem::MaybeUninit;
+use std::mem::{self, MaybeUninit};
 use std::ptr;
 
 use pyo3::ffi;
@@ -81,6 +81,88 @@ impl Obj {
     pub(crate) fn is_memoryview(&self) -> bool {
         // SAFETY: a type test.
         unsafe { ffi::PyMemoryView_Check(self.raw()) != 0 }
+    }
+}
+
+/// The smallest room that a [`BytesBuilder`] makes.
+const SMALLEST_ROOM: usize = 4096;
+
+/// A `bytes` in the making: grows at its end, and is not copied when it is done.
+pub(crate) struct BytesBuilder {
+    /// The object, which nobody else knows, with room to grow; `None` before there is anything in it.
+    bytes: Option<Obj>,
+    /// How much of it is written.
+    len: usize,
+}
+
+impl BytesBuilder {
+    /// Nothing yet.
+    pub(crate) const fn new() -> Self {
+        Self {
+            bytes: None,
+            len: 0,
+        }
+    }
+
+    /// Appends. If there is no memory for that, all is lost.
+    pub(crate) fn extend(&mut self, data: &[u8]) -> PyRes<()> {
+        let room = self.room();
+        let needed = self.len.saturating_add(data.len());
+        if needed > room {
+            self.resize(needed.max(room.saturating_mul(2)).max(SMALLEST_ROOM))?;
+        }
+        let Some(bytes) = &self.bytes else {
+            return Ok(());
+        };
+        // SAFETY: the object has room for `needed` bytes, and nobody else knows it.
+        unsafe {
+            let end = ffi::PyBytes_AS_STRING(bytes.raw())
+                .cast_mut()
+                .cast::<u8>()
+                .add(self.len);
+            ptr::copy_nonoverlapping(data.as_ptr(), end, data.len());
+        }
+        self.len = needed;
+        Ok(())
+    }
+
+    /// The `bytes`.
+    pub(crate) fn finish(&mut self) -> PyRes {
+        if self.len == 0 {
+            return Obj::bytes(b"");
+        }
+        if self.len < self.room() {
+            self.resize(self.len)?;
+        }
+        self.len = 0;
+        self.bytes.take().map_or_else(|| Obj::bytes(b""), Ok)
+    }
+
+    /// How much fits in the object.
+    fn room(&self) -> usize {
+        self.bytes
+            .as_ref()
+            .and_then(Obj::as_bytes)
+            .map_or(0, <[u8]>::len)
+    }
+
+    /// Changes the object's size, which is not zero.
+    fn resize(&mut self, room: usize) -> PyRes<()> {
+        let size = isize::try_from(room).unwrap_or(isize::MAX);
+        let Some(bytes) = self.bytes.take() else {
+            // SAFETY: without a text the memory is left as it is; only what was written is ever shown.
+            self.bytes =
+                Some(unsafe { Obj::owned(ffi::PyBytes_FromStringAndSize(ptr::null(), size)) }?);
+            return Ok(());
+        };
+        let mut raw = bytes.into_raw();
+        let kept = mem::take(&mut self.len);
+        // SAFETY: the only reference, which the call takes over; on an error it leaves NULL.
+        unsafe { _PyBytes_Resize(&raw mut raw, size) };
+        // SAFETY: a new reference or NULL with an exception set.
+        self.bytes = Some(unsafe { Obj::owned(raw) }?);
+        self.len = kept;
+        Ok(())
     }
 }
 

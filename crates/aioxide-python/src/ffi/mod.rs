@@ -23,7 +23,7 @@ mod thread;
 mod trashcan;
 mod weak;
 
-pub(crate) use buffer::Buffer;
+pub(crate) use buffer::{Buffer, BytesBuilder};
 pub(crate) use errors::{
     Builtin, Raised, Warning, finally, os_error, os_error_instance, preserving_exception, warn,
     warn_resource, while_handling,

@@ -774,6 +774,22 @@ impl<T: Native> ClassBuilder<T> {
         self
     }
 
+    /// A property that shows and sets a slot; `None` and `del` empty it.
+    pub(crate) fn slot_property<F>(self, name: &str, field: F) -> Self
+    where
+        F: for<'a> Fn(&'a T) -> &'a Slot + Copy + 'static,
+    {
+        self.property(
+            name,
+            move |this| Ok(field(this).get()),
+            move |this, value| {
+                let value = value.filter(|value| !value.is_none()).cloned();
+                drop(field(this).replace(value));
+                Ok(())
+            },
+        )
+    }
+
     /// Adds a raw slot.
     fn slot(mut self, slot: c_int, pointer: *mut c_void) -> Self {
         self.slots.push(ffi::PyType_Slot {

@@ -19,6 +19,16 @@ use crate::{names, stdlib};
 /// How many writes to a lost connection pass without a word: `LOG_THRESHOLD_FOR_CONNLOST_WRITES`.
 const QUIET_WRITES: u32 = 5;
 
+/// A chunk in a write buffer that is kept: an exact `bytes`, which never changes.
+pub(crate) struct Chunk(pub Obj);
+
+impl AsRef<[u8]> for Chunk {
+    #[inline]
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes().unwrap_or(&[])
+    }
+}
+
 /// What every transport has.
 pub(crate) struct Parts {
     /// The loop, until the connection is lost.

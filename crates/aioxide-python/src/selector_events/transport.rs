@@ -42,7 +42,7 @@ use crate::waiter::{create_future, is_cancelled, set_exception, set_result};
 use crate::{names, stdlib};
 
 use super::common::{
-    Link, count_lost_write, is_bytes_like, is_os_error, log_in_debug, name_of, report_fatal,
+    Chunk, Link, count_lost_write, is_bytes_like, is_os_error, log_in_debug, name_of, report_fatal,
     report_ready_error,
 };
 use super::flow_control::{Buffered, WaterMarks, maybe_pause, maybe_resume};
@@ -51,16 +51,6 @@ use super::flow_control::{Buffered, WaterMarks, maybe_pause, maybe_resume};
 ///
 /// Perf: "send, protocol". Not at the default high-water mark, but above: writes of just that size go in pairs.
 const FLUSH_AT: usize = 256 * 1024;
-
-/// A chunk that is kept: an exact `bytes`, which never changes.
-struct Chunk(Obj);
-
-impl AsRef<[u8]> for Chunk {
-    #[inline]
-    fn as_ref(&self) -> &[u8] {
-        self.0.as_bytes().unwrap_or(&[])
-    }
-}
 
 /// How the protocol takes what arrives.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -1336,7 +1326,7 @@ static FOR_WRITERS: DirectTransport = DirectTransport {
             .cast(object)
             .map_or(Ok(()), |this| this.write_lines(lines))
     },
-    close: |object| CLASS.cast(object).map_or(Ok(()), Ref::close),
+    close: |object| CLASS.cast(object).map_or(Ok(()), |this| this.close()),
     is_closing: |object| CLASS.cast(object).is_some_and(|this| this.closing.get()),
 };
 

@@ -1,28 +1,30 @@
 //! Flow control: waiting until a transport's buffer has room. Answers `FlowControlMixin` in `asyncio/streams.py`, which
-//! stays the stdlib's own class; its work is done here for `StreamReaderProtocol`.
+//! stays the stdlib's own class; its work is done here for the native protocols.
 
 use std::cell::Cell;
 
+use crate::coroutines::coroutine;
 use crate::events::LoopRef;
-use crate::ffi::{Builtin, Machine, Obj, PyRes, Raised, Ref, Resume, Sent, Slot, Visit, finally};
+use crate::ffi::{
+    Builtin, ClassBuilder, Machine, Native, Obj, PyRes, Raised, Ref, Resume, Sent, Slot, Visit,
+    finally,
+};
 use crate::waiter::{Waiter, is_done, set_exception, set_result};
 use crate::{names, stdlib};
 
-use super::protocol::StreamReaderProtocol;
-
 /// What a protocol knows about its transport's buffer.
-pub(super) struct Flow {
+pub(crate) struct Flow {
     /// Is it full?
-    pub(super) paused: Cell<bool>,
+    paused: Cell<bool>,
     /// Is the connection lost?
-    pub(super) connection_lost: Cell<bool>,
+    connection_lost: Cell<bool>,
     /// Who waits for room: a `deque` once somebody waits or looks.
-    pub(super) waiters: Slot,
+    waiters: Slot,
 }
 
 impl Flow {
     /// Room, and nobody waits.
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             paused: Cell::new(false),
             connection_lost: Cell::new(false),
@@ -31,7 +33,7 @@ impl Flow {
     }
 
     /// `_drain_waiters`.
-    pub(super) fn visible_waiters(&self) -> PyRes {
+    fn visible_waiters(&self) -> PyRes {
         if let Some(waiters) = self.waiters.get() {
             return Ok(waiters);
         }
@@ -42,6 +44,23 @@ impl Flow {
         }
         self.waiters.set(waiters.clone());
         Ok(waiters)
+    }
+
+    /// Back to that.
+    pub(crate) fn reset(&self) {
+        self.paused.set(false);
+        self.connection_lost.set(false);
+        self.waiters.clear();
+    }
+
+    /// Shows what is held to the collector.
+    pub(crate) fn traverse(&self, visit: &mut Visit<'_>) {
+        visit.slot(&self.waiters);
+    }
+
+    /// Gives up what is held.
+    pub(crate) fn clear(&self) {
+        self.waiters.clear();
     }
 
     /// Wakes all who wait, with an exception if there is one.
@@ -62,42 +81,56 @@ impl Flow {
     }
 }
 
-impl Ref<StreamReaderProtocol> {
-    /// `pause_writing()` or `resume_writing()`.
-    pub(super) fn set_paused(&self, paused: bool) -> PyRes<()> {
-        if self.flow.paused.get() == paused {
-            return Err(Builtin::Assertion.raise_bare());
-        }
-        self.flow.paused.set(paused);
-        if LoopRef::new(&self.loop_.get_or_none()).debug()? {
-            let text = if paused {
-                "%r pauses writing"
-            } else {
-                "%r resumes writing"
-            };
-            stdlib::streams_logger()?.method(names::debug(), [&Obj::str(text)?, self.obj()])?;
-        }
-        if paused {
-            return Ok(());
-        }
-        self.flow.wake(None)
-    }
+/// A native protocol that minds the state of its transport's buffer: what asyncio derives from `FlowControlMixin`.
+pub(crate) trait FlowControlled: Native {
+    /// What it knows of the buffer.
+    fn flow(&self) -> &Flow;
 
-    /// `connection_lost(exc)`, as far as it is about flow.
-    pub(super) fn lose_flow(&self, exception: Option<&Obj>) -> PyRes<()> {
-        self.flow.connection_lost.set(true);
-        if self.flow.paused.get() {
-            self.flow.wake(exception)
+    /// The loop.
+    fn loop_slot(&self) -> &Slot;
+}
+
+/// The state of the buffer that a protocol of a known class knows.
+fn flow_of<P: FlowControlled>(protocol: &Obj) -> Option<&Flow> {
+    P::class().cast(protocol).map(|protocol| protocol.flow())
+}
+
+/// `pause_writing()` or `resume_writing()`.
+pub(crate) fn set_paused<P: FlowControlled>(this: &Ref<P>, paused: bool) -> PyRes<()> {
+    if this.flow().paused.get() == paused {
+        return Err(Builtin::Assertion.raise_bare());
+    }
+    this.flow().paused.set(paused);
+    if LoopRef::new(&this.loop_slot().get_or_none()).debug()? {
+        let text = if paused {
+            "%r pauses writing"
         } else {
-            Ok(())
-        }
+            "%r resumes writing"
+        };
+        stdlib::streams_logger()?.method(names::debug(), [&Obj::str(text)?, this.obj()])?;
+    }
+    if paused {
+        return Ok(());
+    }
+    this.flow().wake(None)
+}
+
+/// `connection_lost(exc)`, as far as it is about flow.
+pub(crate) fn lose_flow<P: FlowControlled>(this: &Ref<P>, exception: Option<&Obj>) -> PyRes<()> {
+    this.flow().connection_lost.set(true);
+    if this.flow().paused.get() {
+        this.flow().wake(exception)
+    } else {
+        Ok(())
     }
 }
 
 /// The wait of `_drain_helper()`.
-pub(super) struct Drain {
+pub(crate) struct Drain {
     /// The protocol.
-    protocol: Ref<StreamReaderProtocol>,
+    protocol: Obj,
+    /// How its flow is reached.
+    flow: fn(&Obj) -> Option<&Flow>,
     /// The wait.
     waiter: Waiter,
 }
@@ -105,18 +138,19 @@ pub(super) struct Drain {
 impl Drain {
     /// Begins. `None` says that there is room.
     #[inline]
-    pub(super) fn begin(protocol: &Ref<StreamReaderProtocol>) -> PyRes<Option<(Self, Sent)>> {
-        if protocol.flow.connection_lost.get() {
+    pub(crate) fn begin<P: FlowControlled>(protocol: &Ref<P>) -> PyRes<Option<(Self, Sent)>> {
+        if protocol.flow().connection_lost.get() {
             return Err(Builtin::ConnectionReset.raise("Connection lost"));
         }
-        if !protocol.flow.paused.get() {
+        if !protocol.flow().paused.get() {
             return Ok(None);
         }
         let mut drain = Self {
-            protocol: protocol.clone(),
-            waiter: Waiter::create(&protocol.loop_.get_or_none())?,
+            protocol: protocol.obj().clone(),
+            flow: flow_of::<P>,
+            waiter: Waiter::create(&protocol.loop_slot().get_or_none())?,
         };
-        let waiters = protocol.flow.visible_waiters()?;
+        let waiters = protocol.flow().visible_waiters()?;
         waiters.method(names::append(), [drain.waiter.future()])?;
         let sent = drain.waiter.start();
         let sent = drain.after(sent)?;
@@ -124,7 +158,7 @@ impl Drain {
     }
 
     /// Goes on.
-    pub(super) fn resume(&mut self, input: Resume) -> PyRes<Sent> {
+    pub(crate) fn resume(&mut self, input: Resume) -> PyRes<Sent> {
         let sent = self.waiter.resume(input);
         self.after(sent)
     }
@@ -134,8 +168,10 @@ impl Drain {
         match sent {
             Ok(sent @ Sent::Yield(_)) => Ok(sent),
             outcome => finally(outcome.map(|_| Sent::Return(Obj::none())), || {
-                let waiters = self.protocol.flow.visible_waiters()?;
-                waiters
+                let Some(flow) = (self.flow)(&self.protocol) else {
+                    return Ok(());
+                };
+                flow.visible_waiters()?
                     .method(names::remove(), [self.waiter.future()])
                     .map(drop)
             }),
@@ -143,26 +179,26 @@ impl Drain {
     }
 
     /// What is awaited.
-    pub(super) fn awaits(&self) -> Obj {
+    pub(crate) fn awaits(&self) -> Obj {
         self.waiter.future().clone()
     }
 
     /// Shows what is held to the collector.
-    pub(super) fn traverse(&self, visit: &mut Visit<'_>) {
-        visit.native(&self.protocol);
+    pub(crate) fn traverse(&self, visit: &mut Visit<'_>) {
+        visit.obj(&self.protocol);
         self.waiter.traverse(visit);
     }
 }
 
 /// `FlowControlMixin._drain_helper`.
-pub(super) enum DrainHelper {
+pub(crate) enum DrainHelper<P: FlowControlled> {
     /// Not begun.
-    Start(Ref<StreamReaderProtocol>),
+    Start(Ref<P>),
     /// It waits.
     Waiting(Drain),
 }
 
-impl Machine for DrainHelper {
+impl<P: FlowControlled> Machine for DrainHelper<P> {
     fn resume(&mut self, input: Resume) -> PyRes<Sent> {
         match self {
             Self::Start(protocol) => match Drain::begin(protocol)? {
@@ -189,6 +225,58 @@ impl Machine for DrainHelper {
             Self::Waiting(drain) => Some(drain.awaits()),
         }
     }
+}
+
+/// Adds what `FlowControlMixin` has but for `connection_lost`.
+pub(crate) fn flow_methods<P: FlowControlled>(builder: ClassBuilder<P>) -> ClassBuilder<P> {
+    builder
+        .inherited_from("FlowControlMixin")
+        .method(
+            "pause_writing(self)",
+            "The transport's buffer is full.",
+            |this, _| set_paused(this, true),
+        )
+        .method(
+            "resume_writing(self)",
+            "The transport's buffer has room.",
+            |this, _| set_paused(this, false),
+        )
+        .coroutine(
+            "_drain_helper(self)",
+            "Waits until the transport's buffer has room.",
+            |this, _| {
+                coroutine(
+                    "FlowControlMixin._drain_helper",
+                    DrainHelper::Start(this.clone()),
+                )
+            },
+        )
+        .property(
+            "_drain_waiters",
+            |this| this.flow().visible_waiters(),
+            |this, value| {
+                drop(this.flow().waiters.replace(value.cloned()));
+                Ok(())
+            },
+        )
+        .property(
+            "_paused",
+            |this| Ok(this.flow().paused.get()),
+            |this, value| {
+                let paused = value.map_or(Ok(false), Obj::truth)?;
+                this.flow().paused.set(paused);
+                Ok(())
+            },
+        )
+        .property(
+            "_connection_lost",
+            |this| Ok(this.flow().connection_lost.get()),
+            |this, value| {
+                let lost = value.map_or(Ok(false), Obj::truth)?;
+                this.flow().connection_lost.set(lost);
+                Ok(())
+            },
+        )
 }
 
 /// The error of a protocol whose `__init__` has not run, as `self._closed` would say it.

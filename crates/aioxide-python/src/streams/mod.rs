@@ -5,8 +5,8 @@
 //! without a future; the others leave one in the reader and are woken when it is there ([`reader`], [`reads`]).
 //!
 //! Streams work on any loop and with any transport. A native transport need not go through Python: [`direct_reader`]
-//! gives it the reader behind a protocol, and [`feed`] takes bytes that are no Python object; a writer calls it without
-//! Python as well ([`direct`]).
+//! gives it the reader behind a protocol ([`direct()`] looks at a reader alone), and [`feed`] takes bytes that are no
+//! Python object; a writer calls it without Python as well ([`mod@direct`]).
 
 /// A property that shows a slot.
 macro_rules! slot_property {
@@ -39,9 +39,13 @@ use crate::ffi::{Native, Obj, PyRes, Ref, add_to_module};
 use crate::stdlib;
 
 use protocol::StreamReaderProtocol;
+use reader::FEED_DATA;
 
 pub(crate) use direct::{DirectTransport, set_direct_transport};
+pub(crate) use flow::{Flow, FlowControlled, flow_methods, lose_flow};
+pub(crate) use overrides::{Overridable, Seen};
 pub(crate) use reader::StreamReader;
+pub(crate) use writer::StreamWriter;
 
 /// Native names of this module.
 pub(crate) const NAMES: &[&str] = &[
@@ -72,6 +76,14 @@ pub(crate) fn direct_reader(protocol: &Obj) -> Option<Ref<StreamReader>> {
     StreamReaderProtocol::class()
         .cast(protocol)
         .and_then(Ref::<StreamReaderProtocol>::direct_reader)
+}
+
+/// The same for a reader that no `StreamReaderProtocol` stands before. One whose end was fed takes no more: what feeding
+/// it means is for its `feed_data` to say.
+#[inline]
+pub(crate) fn direct(reader: &Obj) -> Option<Ref<StreamReader>> {
+    let native = StreamReader::class().cast(reader)?;
+    (!native.eof.get() && !native.overrides(FEED_DATA)).then(|| native.clone())
 }
 
 /// Feeds a reader that [`direct_reader`] gave, as its `feed_data` does.

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use crate::ffi::{GilCell, GilSlot, Native, Obj, PyRes, Ref};
 
 /// A native class's methods that can be overridden; the bit of each is at its index.
-pub(super) struct Overridable<const N: usize> {
+pub(crate) struct Overridable<const N: usize> {
     /// Their names.
     names: [fn() -> &'static Obj; N],
     /// The native ones.
@@ -18,7 +18,7 @@ pub(super) struct Overridable<const N: usize> {
 }
 
 /// What is known about the class of one object.
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// The class's version when it was last looked at.
     class_version: Cell<u32>,
     /// What it overrides.
@@ -27,7 +27,7 @@ pub(super) struct Seen {
 
 impl Seen {
     /// Nothing yet.
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             class_version: Cell::new(0),
             overridden: Cell::new(0),
@@ -37,7 +37,7 @@ impl Seen {
 
 impl<const N: usize> Overridable<N> {
     /// The methods of these names.
-    pub(super) const fn new(names: [fn() -> &'static Obj; N]) -> Self {
+    pub(crate) const fn new(names: [fn() -> &'static Obj; N]) -> Self {
         Self {
             names,
             native: [const { GilSlot::new() }; N],
@@ -46,7 +46,7 @@ impl<const N: usize> Overridable<N> {
     }
 
     /// Notes the native methods of the class.
-    pub(super) fn remember(&self, class: &Obj) -> PyRes<()> {
+    pub(crate) fn remember(&self, class: &Obj) -> PyRes<()> {
         for (slot, name) in self.native.iter().zip(self.names) {
             slot.set(&class.getattr(name())?);
         }
@@ -55,7 +55,7 @@ impl<const N: usize> Overridable<N> {
 
     /// Is one of `methods` overridden, by the class or on the object?
     #[inline]
-    pub(super) fn overrides<T: Native>(&self, seen: &Seen, this: &Ref<T>, methods: u32) -> bool {
+    pub(crate) fn overrides<T: Native>(&self, seen: &Seen, this: &Ref<T>, methods: u32) -> bool {
         let version = this.obj().class_version();
         if version == 0 || version != seen.class_version.get() {
             self.look_at(seen, this.obj());

@@ -5,7 +5,6 @@
 
 use std::cell::Cell;
 
-use crate::coroutines::coroutine;
 use crate::events::{LoopRef, get_event_loop};
 use crate::ffi::{
     Builtin, Class, ClassBuilder, GilSlot, Native, Obj, PyRes, Raised, Ref, Slot, Visit,
@@ -16,7 +15,7 @@ use crate::waiter::{
 };
 use crate::{names, stdlib};
 
-use super::flow::{DrainHelper, Flow, no_attribute};
+use super::flow::{Flow, FlowControlled, flow_methods, lose_flow, no_attribute};
 use super::overrides::{Overridable, Seen};
 use super::reader::{
     FEED_DATA, FEED_EOF, REPLACE_TRANSPORT, SET_EXCEPTION, SET_TRANSPORT, StreamReader,
@@ -43,7 +42,7 @@ static OVERRIDABLE: Overridable<4> = Overridable::new([
 /// The protocol of a stream.
 pub(super) struct StreamReaderProtocol {
     /// The state of the transport's buffer.
-    pub(super) flow: Flow,
+    flow: Flow,
     /// A weak reference to the reader.
     reader: Slot,
     /// The reader itself, until a server's connection is made.
@@ -63,7 +62,7 @@ pub(super) struct StreamReaderProtocol {
     /// The future that is done when the connection is lost.
     closed: Slot,
     /// The loop.
-    pub(super) loop_: Slot,
+    loop_: Slot,
     /// Where the reader was made, in debug mode.
     source_traceback: Slot,
     /// What is known about the class.
@@ -102,7 +101,7 @@ impl Native for StreamReaderProtocol {
     }
 
     fn traverse(&self, visit: &mut Visit<'_>) {
-        visit.slot(&self.flow.waiters);
+        self.flow.traverse(visit);
         visit.slot(&self.reader);
         visit.slot(&self.strong_reader);
         visit.slot(&self.stream_writer);
@@ -115,7 +114,7 @@ impl Native for StreamReaderProtocol {
     }
 
     fn clear(&self) {
-        self.flow.waiters.clear();
+        self.flow.clear();
         self.reader.clear();
         self.strong_reader.clear();
         self.stream_writer.clear();
@@ -138,6 +137,17 @@ impl Native for StreamReaderProtocol {
         {
             raised.write_unraisable(Some(this.obj()));
         }
+    }
+}
+
+impl FlowControlled for StreamReaderProtocol {
+    #[inline]
+    fn flow(&self) -> &Flow {
+        &self.flow
+    }
+
+    fn loop_slot(&self) -> &Slot {
+        &self.loop_
     }
 }
 
@@ -196,9 +206,7 @@ impl Ref<StreamReaderProtocol> {
             None => get_event_loop()?,
         };
         self.loop_.set(loop_.clone());
-        self.flow.paused.set(false);
-        self.flow.waiters.clear();
-        self.flow.connection_lost.set(false);
+        self.flow.reset();
         if reader.is_none() {
             self.reader.clear();
         } else {
@@ -367,7 +375,7 @@ impl Ref<StreamReaderProtocol> {
                 Some(exception) => set_exception(&closed, exception)?,
             }
         }
-        self.lose_flow(exception)?;
+        lose_flow(self, exception)?;
         self.reader.clear();
         self.stream_writer.clear();
         self.task.clear();
@@ -468,27 +476,6 @@ fn called_by_transports(
             "What is done when the connection is closed.",
             |this, _| this.close_waiter(),
         )
-        .inherited_from("FlowControlMixin")
-        .method(
-            "pause_writing(self)",
-            "The transport's buffer is full.",
-            |this, _| this.set_paused(true),
-        )
-        .method(
-            "resume_writing(self)",
-            "The transport's buffer has room.",
-            |this, _| this.set_paused(false),
-        )
-        .coroutine(
-            "_drain_helper(self)",
-            "Waits until the transport's buffer has room.",
-            |this, _| {
-                coroutine(
-                    "FlowControlMixin._drain_helper",
-                    DrainHelper::Start(this.clone()),
-                )
-            },
-        )
 }
 
 /// Makes the native class.
@@ -515,17 +502,8 @@ fn make_native_class() -> PyRes {
                 drop(this.closed.replace(value.cloned()));
                 Ok(())
             },
-        )
-        .property(
-            "_drain_waiters",
-            |this| this.flow.visible_waiters(),
-            |this, value| {
-                drop(this.flow.waiters.replace(value.cloned()));
-                Ok(())
-            },
         );
-    let builder = flag_property!(builder, "_paused", flow.paused);
-    let builder = flag_property!(builder, "_connection_lost", flow.connection_lost);
+    let builder = flow_methods(builder);
     let builder = flag_property!(builder, "_reject_connection", reject_connection);
     let builder = flag_property!(builder, "_over_ssl", over_ssl);
     let builder = slot_property!(builder, "_stream_reader_wr", reader);

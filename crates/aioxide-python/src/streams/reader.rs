@@ -215,7 +215,7 @@ fn whole(limit: &Obj) -> PyRes<usize> {
 
 impl Ref<StreamReader> {
     /// A reader of exactly the native class.
-    pub(super) fn create(limit: Option<&Obj>, loop_: &Obj) -> PyRes<Self> {
+    pub(crate) fn create(limit: Option<&Obj>, loop_: &Obj) -> PyRes<Self> {
         let reader = Self::new(StreamReader::empty())?;
         reader.initialize(limit, Some(loop_))?;
         Ok(reader)
@@ -400,7 +400,7 @@ impl Ref<StreamReader> {
     }
 
     /// `feed_eof()`.
-    pub(super) fn feed_eof(&self) -> PyRes<()> {
+    pub(crate) fn feed_eof(&self) -> PyRes<()> {
         self.eof.set(true);
         if self.overrides(WAKEUP_WAITER) {
             return self.obj().method(names::wakeup_waiter(), []).map(drop);
@@ -417,7 +417,7 @@ impl Ref<StreamReader> {
     }
 
     /// `set_exception(exc)`.
-    pub(super) fn set_exception(&self, exception: &Obj) -> PyRes<()> {
+    pub(crate) fn set_exception(&self, exception: &Obj) -> PyRes<()> {
         let given = (!exception.is_none()).then(|| exception.clone());
         drop(self.exception.replace(given));
         match self.waiter.take() {
@@ -438,7 +438,7 @@ impl Ref<StreamReader> {
     // The transport.
 
     /// `set_transport(transport)`.
-    pub(super) fn set_transport(&self, transport: &Obj) -> PyRes<()> {
+    pub(crate) fn set_transport(&self, transport: &Obj) -> PyRes<()> {
         if self.transport.is_some() {
             return Err(Builtin::Assertion.raise("Transport already set"));
         }

@@ -1,12 +1,11 @@
 //! The bodies of `StreamReader`'s coroutines. What is there already is returned at once.
 
-use std::mem;
-
 use aioxide_engine::read_buffer::Look;
 
 use crate::coroutines::Delegate;
 use crate::ffi::{
-    Buffer, Builtin, Machine, Obj, PyRes, Raised, Ref, Resume, Sent, Visit, while_handling,
+    Buffer, Builtin, BytesBuilder, Machine, Obj, PyRes, Raised, Ref, Resume, Sent, Visit,
+    while_handling,
 };
 use crate::waiter::Waiter;
 use crate::{names, stdlib};
@@ -504,8 +503,14 @@ enum Amount {
     /// So many bytes at most.
     UpTo(usize),
     /// All, with what was read so far.
-    #[expect(clippy::box_collection, reason = "the machine has to stay small")]
-    All(Box<Vec<u8>>),
+    All(Box<BytesBuilder>),
+}
+
+impl Amount {
+    /// All; nothing was read so far. In a box, since the machine has to stay small.
+    fn all() -> Self {
+        Self::All(Box::new(BytesBuilder::new()))
+    }
 }
 
 /// `StreamReader.read`.
@@ -524,7 +529,7 @@ impl Read {
     pub(super) fn new(reader: Ref<StreamReader>, n: Option<&Obj>) -> Self {
         Self {
             reader,
-            amount: n.map_or_else(|| Amount::All(Box::default()), |n| Amount::Given(n.clone())),
+            amount: n.map_or_else(Amount::all, |n| Amount::Given(n.clone())),
             pending: Pending::Nothing,
         }
     }
@@ -539,7 +544,7 @@ impl Read {
         self.amount = match bounded(n, true) {
             Ok(Some(0)) => return Obj::bytes(b"").map(Sent::Return).map(Some),
             Ok(Some(n)) => Amount::UpTo(n),
-            Ok(None) => Amount::All(Box::default()),
+            Ok(None) => Amount::all(),
             // CPython: a number that is not whole is found out when there is something to take.
             Err(raised) if n.is_exact_float() => {
                 raised.discard();
@@ -590,9 +595,7 @@ impl Read {
                 let count = reader.received.move_to(all, reader.longest())?;
                 reader.after_read()?;
                 if count == 0 {
-                    return Obj::bytes(&mem::take(&mut **all))
-                        .map(Sent::Return)
-                        .map(Some);
+                    return all.finish().map(Sent::Return).map(Some);
                 }
                 reader.check_exception()?;
                 Ok(None)
@@ -625,9 +628,9 @@ impl Read {
             return Ok(Some(block.clone()));
         };
         if !block.truth()? {
-            return Obj::bytes(&mem::take(&mut **all)).map(Some);
+            return all.finish().map(Some);
         }
-        all.extend_from_slice(Buffer::readable(block)?.as_slice());
+        all.extend(Buffer::readable(block)?.as_slice())?;
         Ok(None)
     }
 }

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 
 use aioxide_engine::read_buffer::{Look, ReadBuffer, look};
 
-use crate::ffi::{Buffer, Obj, PyRes, Slot, Visit};
+use crate::ffi::{Buffer, BytesBuilder, Obj, PyRes, Slot, Visit};
 use crate::{names, stdlib};
 
 /// The bytes of a reader.
@@ -111,16 +111,16 @@ impl Received {
     }
 
     /// Moves the first `count`, or as many as there are, to the end of `place`. Answers how many these were.
-    pub(super) fn move_to(&self, place: &mut Vec<u8>, count: usize) -> PyRes<usize> {
+    pub(super) fn move_to(&self, place: &mut BytesBuilder, count: usize) -> PyRes<usize> {
         if self.is_visible() {
             let taken = self.take(count)?;
             let bytes = taken.as_bytes().unwrap_or_default();
-            place.extend_from_slice(bytes);
+            place.extend(bytes)?;
             return Ok(bytes.len());
         }
         let mut native = self.native.borrow_mut();
         let count = count.min(native.len());
-        place.extend_from_slice(&native.as_slice()[..count]);
+        place.extend(&native.as_slice()[..count])?;
         native.consume(count);
         Ok(count)
     }

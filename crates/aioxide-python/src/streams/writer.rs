@@ -24,7 +24,7 @@ const DRAIN: u32 = 1 << 1;
 static OVERRIDABLE: Overridable<2> = Overridable::new([names::close, names::drain]);
 
 /// A stream's writing end.
-pub(super) struct StreamWriter {
+pub(crate) struct StreamWriter {
     /// The transport.
     transport: Slot,
     /// The protocol.
@@ -92,7 +92,7 @@ impl Native for StreamWriter {
 
 impl Ref<StreamWriter> {
     /// A writer of exactly the native class.
-    pub(super) fn create(
+    pub(crate) fn create(
         transport: &Obj,
         protocol: &Obj,
         reader: &Obj,

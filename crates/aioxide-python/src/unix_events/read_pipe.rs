@@ -14,7 +14,8 @@ use crate::selector_events::common::{
     is_os_error, log_in_debug, methods, report_fatal, run_ready, schedule_connection_lost, unwatch,
     watch, would_wait,
 };
-use crate::{names, stdlib};
+use crate::streams::{self, StreamReader};
+use crate::{base_subprocess, names, stdlib};
 
 use super::file_kind;
 
@@ -123,27 +124,54 @@ impl Ref<ReadPipeTransport> {
 
     /// Reads what there is.
     fn receive(&self) -> PyRes<()> {
-        let Some(loop_) = self.parts.loop_.get() else {
+        let (Some(loop_), Some(protocol)) = (self.parts.loop_.get(), self.parts.protocol.get())
+        else {
             return Ok(());
         };
+        let reader =
+            streams::direct_reader(&protocol).or_else(|| base_subprocess::direct_reader(&protocol));
+        match reader {
+            Some(reader) => self.receive_stream(&loop_, &reader),
+            None => self.receive_data(&loop_, &protocol),
+        }
+    }
+
+    /// Reads for a stream reader.
+    fn receive_stream(&self, loop_: &Ref<EventLoop>, reader: &Ref<StreamReader>) -> PyRes<()> {
+        let fd = self.parts.fd.get();
+        let received = loop_.with_read_buffer(|buffer| {
+            socket::read(fd, buffer)
+                .map(|size| (size > 0).then(|| streams::feed(reader, &buffer[..size])))
+        });
+        match received {
+            Ok(Some(fed)) => fed,
+            Ok(None) => self.end_of_file(),
+            Err(error) => self.receive_failed(&error),
+        }
+    }
+
+    /// Reads for `data_received`.
+    fn receive_data(&self, loop_: &Ref<EventLoop>, protocol: &Obj) -> PyRes<()> {
         let fd = self.parts.fd.get();
         let received = loop_.with_read_buffer(|buffer| {
             socket::read(fd, buffer).map(|size| (size > 0).then(|| Obj::bytes(&buffer[..size])))
         });
         match received {
-            Ok(Some(data)) => self
-                .parts
-                .protocol
-                .get_or_none()
-                .method(names::data_received(), [&data?])
-                .map(drop),
+            Ok(Some(data)) => protocol.method(names::data_received(), [&data?]).map(drop),
             Ok(None) => self.end_of_file(),
-            Err(error) if would_wait(&error) => Ok(()),
-            Err(error) => self.fatal_error(
-                &os_error_instance(&error)?,
-                "Fatal read error on pipe transport",
-            ),
+            Err(error) => self.receive_failed(&error),
         }
+    }
+
+    /// There was nothing to read after all, or the pipe is broken.
+    fn receive_failed(&self, error: &std::io::Error) -> PyRes<()> {
+        if would_wait(error) {
+            return Ok(());
+        }
+        self.fatal_error(
+            &os_error_instance(error)?,
+            "Fatal read error on pipe transport",
+        )
     }
 
     /// The other end was closed.

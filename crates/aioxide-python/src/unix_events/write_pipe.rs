@@ -5,6 +5,7 @@
 use std::cell::{Cell, RefCell};
 
 use aioxide_engine::socket;
+use aioxide_engine::write_buffer::WriteBuffer;
 
 use crate::events::{Direction, EventLoop, JobBody};
 use crate::ffi::{
@@ -12,8 +13,8 @@ use crate::ffi::{
     finally, os_error_instance,
 };
 use crate::selector_events::common::{
-    Parts, Transport, begin, call_connection_lost, close_unclosed, count_lost_write, has_open_loop,
-    is_bytes_like, is_os_error, log_in_debug, methods, report_fatal, run_ready,
+    Chunk, Parts, Transport, begin, call_connection_lost, close_unclosed, count_lost_write,
+    has_open_loop, is_bytes_like, is_os_error, log_in_debug, methods, report_fatal, run_ready,
     schedule_connection_lost, unwatch, watch, would_wait,
 };
 use crate::selector_events::flow_control::{
@@ -23,34 +24,6 @@ use crate::{names, stdlib};
 
 use super::read_pipe::error_message;
 use super::{FileKind, file_kind};
-
-/// Bytes that wait to be written.
-#[derive(Default)]
-struct Pending {
-    /// The bytes; the first ones may be written already.
-    bytes: Vec<u8>,
-    /// How many of them are.
-    written: usize,
-}
-
-impl Pending {
-    /// What is still to be written.
-    fn rest(&self) -> &[u8] {
-        &self.bytes[self.written..]
-    }
-
-    /// Notes that `count` more are written. The room of what is written is given up once it is half of the buffer, so
-    /// that each byte is moved once on average.
-    fn advance(&mut self, count: usize) {
-        self.written = (self.written + count).min(self.bytes.len());
-        if self.written == self.bytes.len() {
-            *self = Self::default();
-        } else if self.written * 2 >= self.bytes.len() {
-            self.bytes.drain(..self.written);
-            self.written = 0;
-        }
-    }
-}
 
 /// What became of data given to `write`.
 enum Accepted {
@@ -69,7 +42,7 @@ pub(crate) struct WritePipeTransport {
     /// The file object, until the connection is lost.
     pipe: Slot,
     /// What waits to be written.
-    pending: RefCell<Pending>,
+    pending: RefCell<WriteBuffer<Chunk>>,
     /// The water marks.
     marks: WaterMarks,
     /// Is `connection_lost` on its way?
@@ -91,7 +64,7 @@ impl Native for WritePipeTransport {
         Self {
             parts: Parts::empty(),
             pipe: Slot::empty(),
-            pending: RefCell::default(),
+            pending: RefCell::new(WriteBuffer::new()),
             marks: WaterMarks::new(),
             ending: Cell::new(false),
         }
@@ -130,7 +103,7 @@ impl Buffered for WritePipeTransport {
     }
 
     fn buffered(&self) -> usize {
-        self.pending.borrow().rest().len()
+        self.pending.borrow().len()
     }
 }
 
@@ -202,12 +175,13 @@ impl Ref<WritePipeTransport> {
         if !is_bytes_like(data) {
             return Err(Builtin::Assertion.raise(&data.repr()?));
         }
-        let accepted = match data.as_bytes() {
-            Some(bytes) => self.accept(bytes),
-            None => match Buffer::readable(data) {
-                Ok(view) => self.accept(view.as_slice()),
+        let accepted = if data.is_exact_bytes() {
+            self.accept(data.as_bytes().unwrap_or(&[]), Some(data))
+        } else {
+            match Buffer::readable(data) {
+                Ok(view) => self.accept(view.as_slice(), None),
                 Err(raised) => return self.write_failed(&raised.take()),
-            },
+            }
         };
         // From here on Python code may run: the caller's buffer is neither borrowed nor looked at any more.
         match accepted {
@@ -226,8 +200,9 @@ impl Ref<WritePipeTransport> {
         }
     }
 
-    /// Writes what the pipe takes and copies the rest, so that what is done to the caller's buffer later is not written.
-    fn accept(&self, bytes: &[u8]) -> std::io::Result<Accepted> {
+    /// Writes what the pipe takes and keeps the rest: `whole`, if that is an exact `bytes`, else a copy, so that what is
+    /// done to the caller's buffer later is not written.
+    fn accept(&self, bytes: &[u8], whole: Option<&Obj>) -> std::io::Result<Accepted> {
         if bytes.is_empty() {
             return Ok(Accepted::Done);
         }
@@ -244,8 +219,22 @@ impl Ref<WritePipeTransport> {
             }
         }
         let mut pending = self.pending.borrow_mut();
-        pending.bytes.extend_from_slice(&bytes[written..]);
+        match whole {
+            // The buffer was empty if anything is written.
+            Some(whole) => {
+                let refused = pending.push(Chunk(whole.clone()));
+                pending.advance(written);
+                drop((pending, refused));
+            }
+            None => pending.push_copy(&bytes[written..]),
+        }
         Ok(Accepted::Buffered)
+    }
+
+    /// Drops what waits to be written.
+    fn forget_pending(&self) {
+        let pending = self.pending.replace(WriteBuffer::new());
+        drop(pending);
     }
 
     /// An attempt to write failed for good.
@@ -258,17 +247,17 @@ impl Ref<WritePipeTransport> {
     fn write_pending(&self) -> PyRes<()> {
         let written = {
             let pending = self.pending.borrow();
-            if pending.rest().is_empty() {
+            if pending.is_empty() {
                 Ok(0)
             } else {
-                socket::write(self.parts.fd.get(), pending.rest())
+                pending.peek(|pieces| pieces.write(self.parts.fd.get()))
             }
         };
         match written {
             Ok(count) => self.pending.borrow_mut().advance(count),
             Err(error) if would_wait(&error) => return Ok(()),
             Err(error) => {
-                drop(self.pending.take());
+                self.forget_pending();
                 unwatch(self, Direction::Write)?;
                 return self.write_failed(&os_error_instance(&error)?);
             }
@@ -309,7 +298,7 @@ impl Ref<WritePipeTransport> {
         if self.ending.replace(true) {
             return Ok(());
         }
-        drop(self.pending.take());
+        self.forget_pending();
         unwatch(self, Direction::Write)?;
         unwatch(self, Direction::Read)?;
         schedule_connection_lost(self, exception)
@@ -461,7 +450,7 @@ fn private(builder: ClassBuilder<WritePipeTransport>) -> ClassBuilder<WritePipeT
         )
         .getter("_fileno", |this| Obj::int(this.parts.fd.get().into()))
         .getter("_buffer", |this| {
-            let bytes = this.pending.borrow().rest().to_vec();
+            let bytes = this.pending.borrow().to_vec();
             stdlib::bytearray()?.call([&Obj::bytes(&bytes)?])
         })
 }

@@ -10,7 +10,7 @@ use crate::ffi::{Machine, Obj, PyRes, Raised, Ref, Resume, Sent, Visit};
 use crate::waiter::Waiter;
 
 /// What a step ends with.
-pub(super) enum Next {
+pub(crate) enum Next {
     /// `await` this, then the next step.
     Await(Obj),
     /// `await sleep(0)`, then the next step.
@@ -20,7 +20,7 @@ pub(super) enum Next {
 }
 
 /// A body in steps.
-pub(super) trait Steps: 'static {
+pub(crate) trait Steps: 'static {
     /// The next step. `outcome` is what the last `await` gave or raised; `None` to begin with.
     fn step(&mut self, outcome: PyRes) -> PyRes<Next>;
 
@@ -47,7 +47,7 @@ struct Stepper<S> {
 }
 
 /// A coroutine around a body in steps.
-pub(super) fn in_steps<S: Steps>(qualname: &'static str, steps: S) -> PyRes<Ref<Coroutine>> {
+pub(crate) fn in_steps<S: Steps>(qualname: &'static str, steps: S) -> PyRes<Ref<Coroutine>> {
     coroutine(
         qualname,
         Stepper {
