@@ -96,7 +96,6 @@ names! {
     drain_helper = "_drain_helper",
     dunder_class = "__class__",
     dunder_dict = "__dict__",
-    dunder_get = "__get__",
     dunder_globals = "__globals__",
     dunder_self = "__self__",
     eager_start,
