@@ -13,6 +13,7 @@ import hashlib
 import io
 import logging
 import pathlib
+import platform
 import random
 import socket
 import ssl
@@ -1067,3 +1068,1138 @@ def test_start_tls_with_a_hello_in_the_reader(loop, aio):
             await writer.wait_closed()
 
     run(loop, main())
+
+
+# Data.
+
+
+PIECES = [1, 2, 1000, 16_383, 16_384, 16_385, 65_536, 100_001, 3]
+
+
+@VERSIONS
+@PROTOCOLS
+def test_much_both_ways(loop, kind, version):
+    """Several MiB in odd pieces in both directions at once; each side pauses when the other does not keep up."""
+    generator = random.Random(3)
+    pieces = [generator.randbytes(generator.choice(PIECES)) for _ in range(120)]
+    digest = hashlib.sha256(b"".join(pieces)).digest()
+    total = sum(map(len, pieces))
+
+    async def talk(protocol):
+        for index, piece in enumerate(pieces):
+            write = protocol.transport.write
+            if index % 3 == 2:
+                protocol.transport.writelines([piece[:7], memoryview(piece)[7:]])
+            else:
+                write([piece, bytearray(piece)][index % 2])
+            while protocol.paused and not protocol.lost.done():
+                await asyncio.sleep(0)
+
+    async def main():
+        contexts = client_context(version=version), server_context()
+        async with connected(loop, kind, kind, contexts=contexts) as protocols:
+            await asyncio.gather(*map(talk, protocols))
+            for protocol in protocols:
+                await protocol.has(total)
+                assert hashlib.sha256(protocol.data).digest() == digest
+            await close_both(*protocols)
+
+    assert total > 2 << 20
+    run(loop, main())
+
+
+@pytest.mark.parametrize(
+    "sizes", [[1], [7, 1, 100], [16_384], [300_000], [1, 70_000]], ids=lambda sizes: "-".join(map(str, sizes))
+)
+def test_buffers_of_every_size(loop, sizes):
+    generator = random.Random(4)
+    data = generator.randbytes(3_000 if sizes == [1] else 200_003 if sizes[0] > 1000 else 20_003)
+
+    async def main():
+        async with connected(loop, lambda: BufferedRecorder(sizes), Recorder) as (client, server):
+            server.transport.write(data)
+            await client.has(len(data))
+            assert client.data == data
+            # Another size of buffer later on, and a protocol without one.
+            client.sizes = [13]
+            server.transport.write(data[:1000])
+            await client.has(len(data) + 1000)
+            other = Recorder()
+            client.transport.set_protocol(other)
+            assert client.transport.get_protocol() is other
+            server.transport.write(data[:1000])
+            await until(lambda: len(other.data) == 1000)
+            client.transport.set_protocol(client)
+            server.transport.write(b"the end")
+            server.transport.close()
+            await asyncio.wait_for(client.lost, PATIENCE)
+            assert client.data == data + data[:1000] + b"the end"
+
+    run(loop, main())
+
+
+def test_empty_buffer(loop, reports):
+    """What reads nothing is to asyncio the end of TLS."""
+
+    async def main():
+        async with connected(loop, lambda: BufferedRecorder([0])) as (client, server):
+            server.transport.write(b"x")
+            await asyncio.wait_for(client.lost, PATIENCE)
+            return client.log
+
+    assert run(loop, main()) == [("connection_made",), ("eof_received",), ("connection_lost", None)]
+    assert reports == []
+
+
+@pytest.mark.parametrize("what", ["None", "bytes", "raise"])
+def test_a_buffer_that_is_none(loop, reports, what):
+    class Wrong(BufferedRecorder):
+        def get_buffer(self, sizehint):
+            if what == "raise":
+                raise LookupError("no buffer")
+            return {"None": None, "bytes": b"abcd"}[what]
+
+    async def main():
+        client, server = None, None
+        near, far = socket.socketpair()
+        accepting = asyncio.ensure_future(loop.connect_accepted_socket(Recorder, far, ssl=server_context()))
+        opening = loop.create_connection(Wrong, sock=near, ssl=client_context(), server_hostname="localhost")
+        _, client = await opening
+        await asyncio.wait_for(client.lost, PATIENCE)
+        await asyncio.wait([accepting])
+        if accepting.exception() is None:
+            _, server = accepting.result()
+            server.transport.abort()
+            await server.lost
+        return client.names, type(client.error)
+
+    error = LookupError if what == "raise" else TypeError
+    assert run(loop, main()) == (["connection_made", "connection_lost"], error)
+    assert [(report[0], report[1]) for report in reports] == [("Fatal error on SSL protocol", error.__name__)]
+
+
+def shared_memory(content):
+    """A view that can be changed after it was written."""
+    kept = bytearray(content)
+    return kept, memoryview(kept)
+
+
+def test_what_is_written_is_a_snapshot(loop):
+    async def main():
+        async with connected(loop) as (client, server):
+            first = bytearray(b"one")
+            client.transport.write(first)
+            first[:] = b"xxx"
+            kept, view = shared_memory(b"two")
+            client.transport.write(view)
+            kept[:] = b"xxx"
+            parts = [bytearray(b"three"), memoryview(bytearray(b"four")), b"five"]
+            client.transport.writelines(part for part in parts)
+            parts[0][:] = b"xxxxx"
+            parts[1][:] = b"xxxx"
+            client.transport.write(memoryview(b"..six..")[2:5])
+            client.transport.write(memoryview(array.array("H", [0x6161, 0x6262])))
+            client.transport.write(b"")
+            client.transport.writelines([])
+            client.transport.writelines([b"", bytearray()])
+            wanted = b"onetwothreefourfivesixaabb"
+            await server.has(len(wanted))
+            assert server.data == wanted
+
+    run(loop, main())
+
+
+def test_a_snapshot_where_the_peer_does_not_read(loop):
+    """The same with buffers that can not be sent at once."""
+
+    async def main():
+        async with connected(loop) as (client, server):
+            server.transport.pause_reading()
+            buffer = bytearray(100_000)
+            for number in range(30):
+                buffer[:] = bytes([number]) * len(buffer)
+                client.transport.write(buffer)
+                client.transport.write(memoryview(buffer)[5:50])
+            buffer[:] = bytes([255]) * len(buffer)
+            await turns(10)
+            assert len(server.data) == 0
+            server.transport.resume_reading()
+            await server.has(30 * 100_045)
+            assert server.data == b"".join(bytes([number]) * 100_045 for number in range(30))
+
+    run(loop, main())
+
+
+@pytest.mark.parametrize("data", ["text", 5, None, array.array("b", b"abc"), [b"x"]], ids=str)
+def test_what_cannot_be_written(loop, data):
+    async def main():
+        async with connected(loop) as (client, server):
+            with pytest.raises(TypeError) as raised:
+                client.transport.write(data)
+            assert str(raised.value) == f"data: expecting a bytes-like instance, got {type(data).__name__}"
+            await echo_both_ways(client, server)
+            with pytest.raises(NotImplementedError):
+                client.transport.write_eof()
+            assert client.transport.can_write_eof() is False
+
+    run(loop, main())
+
+
+@pytest.mark.parametrize("wrong", [lambda: "text", lambda: memoryview(b"abcdef")[::2]], ids=["text", "strided"])
+def test_what_cannot_be_written_in_lines(loop, reports, wrong):
+    """The list is taken before its parts are looked at: the connection fails, the call does not."""
+
+    async def main():
+        async with connected(loop) as (client, server):
+            client.transport.writelines([b"before", wrong(), b"after"])
+            await asyncio.wait_for(client.lost, PATIENCE)
+            kind = TypeError if isinstance(wrong(), str) else BufferError
+            assert isinstance(client.error, kind)
+            await server.lost
+            assert b"after" not in server.data
+
+    run(loop, main())
+    assert [report[0] for report in reports] == ["Fatal error on SSL protocol"]
+
+
+@pytest.mark.parametrize("argument", [5, None])
+def test_lines_that_are_none(loop, argument):
+    async def main():
+        async with connected(loop) as (client, server):
+            with pytest.raises(TypeError):
+                client.transport.writelines(argument)
+            await echo_both_ways(client, server)
+
+    run(loop, main())
+
+
+def test_write_after_close(loop, caplog):
+    """It is lost; who goes on is told in the log."""
+
+    async def main():
+        async with connected(loop) as (client, server):
+            client.transport.write(b"before")
+            client.transport.close()
+            assert client.transport.is_closing()
+            client.transport.write(b"after")
+            client.transport.writelines([b"after"])
+            await asyncio.wait_for(asyncio.gather(client.lost, server.lost), PATIENCE)
+            assert server.data == b"before"
+            assert caplog.record_tuples == []
+            # The transport has forgotten its protocol.
+            client.transport.write(b"")
+
+    run(loop, main())
+
+
+def test_writes_to_a_lost_connection_are_logged(loop, caplog):
+    async def main():
+        async with connected(loop) as (client, server):
+            server.transport.abort()
+            await asyncio.wait_for(client.lost, PATIENCE)
+            for _ in range(8):
+                client.transport.write(b"x")
+            client.transport.writelines([b"x"])
+
+    run(loop, main())
+    assert {record[1:] for record in caplog.record_tuples} == {(logging.WARNING, "SSL connection is closed")}
+    # One was counted when the connection was lost.
+    assert len(caplog.record_tuples) == 5
+
+
+@pytest.mark.parametrize("size", [0, 1, 100_000, 300_000])
+def test_sendfile(loop, size, tmp_path):
+    data = random.Random(5).randbytes(size)
+    path = tmp_path / "file"
+    path.write_bytes(data)
+
+    async def main():
+        async with connected(loop) as (client, server):
+            with path.open("rb") as file:
+                assert await loop.sendfile(client.transport, file) == size
+                assert file.tell() == size
+                client.transport.write(b"|")
+                await server.has(size + 1)
+                assert server.data == data + b"|"
+                count = await loop.sendfile(client.transport, file, 10, 20)
+                assert count == max(0, min(20, size - 10))
+                await server.has(size + 1 + count)
+                assert server.data == data + b"|" + data[10:30]
+                with pytest.raises(RuntimeError, match="fallback is disabled and native sendfile is not supported"):
+                    await loop.sendfile(client.transport, file, fallback=False)
+            await echo_both_ways(client, server)
+            with io.BytesIO(b"of memory") as file:
+                assert await loop.sendfile(server.transport, file) == 9
+            await client.has(24)
+            assert client.data[-9:] == b"of memory"
+
+    # Files are read by threads.
+    run(loop, main(), threads=True)
+
+
+def test_sendfile_to_a_closing_transport(loop, tmp_path):
+    async def main():
+        async with connected(loop) as (client, _):
+            client.transport.close()
+            with io.BytesIO(b"x") as file, pytest.raises(RuntimeError, match=r"^Transport is closing$"):
+                await loop.sendfile(client.transport, file)
+
+    run(loop, main())
+
+
+# Flow control.
+
+
+def test_pause_reading(loop):
+    """Data in flight stays where it is; a second call changes nothing."""
+
+    async def main():
+        async with connected(loop) as (client, server):
+            assert client.transport.is_reading()
+            client.transport.pause_reading()
+            client.transport.pause_reading()
+            assert not client.transport.is_reading()
+            for _ in range(3):
+                server.transport.write(b"data")
+                await turns(3)
+            assert client.log == [("connection_made",)]
+            client.transport.resume_reading()
+            client.transport.resume_reading()
+            assert client.transport.is_reading()
+            assert client.log == [("connection_made",)]
+            await client.has(12)
+            # Paused in the callback, with more behind it.
+            client.on["data_received"] = lambda protocol: protocol.transport.pause_reading()
+            server.transport.write(b"x" * 100)
+            await client.has(112)
+            assert not client.transport.is_reading()
+            server.transport.write(b"y" * 100)
+            await turns(5)
+            assert len(client.data) == 112
+            client.on.clear()
+            client.transport.resume_reading()
+            await client.has(212)
+            assert client.data == b"data" * 3 + b"x" * 100 + b"y" * 100
+
+    run(loop, main())
+
+
+@PROTOCOLS
+def test_a_reader_that_pauses_stops_the_writer(loop, kind):
+    """Reading stops in the transport below, too: else all would gather in memory."""
+
+    async def main():
+        async with connected(loop, kind, kind) as (client, server):
+            client.transport.pause_reading()
+            written = 0
+            while not server.paused:
+                server.transport.write(bytes(65_536))
+                written += 65_536
+                await turns(3)
+            assert written < 8 << 20
+            assert server.transport.get_write_buffer_size() >= 0
+            await turns(10)
+            assert server.paused
+            client.transport.resume_reading()
+            await client.has(written)
+            await until(lambda: not server.paused)
+
+    run(loop, main())
+
+
+def test_limits_of_writing(loop):
+    async def main():
+        async with connected(loop) as (client, server):
+            transport = client.transport
+            assert transport.get_write_buffer_limits() == (131_072, 524_288)
+            assert transport.get_write_buffer_size() == 0
+            for arguments, limits in [
+                ({"high": 100}, (25, 100)),
+                ({"low": 100}, (100, 400)),
+                ({"high": 0}, (0, 0)),
+                ({"high": 10, "low": 10}, (10, 10)),
+                ({}, (131_072, 524_288)),
+            ]:
+                transport.set_write_buffer_limits(**arguments)
+                assert transport.get_write_buffer_limits() == limits
+                # Each call asks at once whether this is to be paused.
+                if limits == (0, 0):
+                    assert client.names[-1] == "pause_writing"
+            for high, low in [(1, 2), (-1, None), (5, -1)]:
+                with pytest.raises(ValueError, match="must be >= low"):
+                    transport.set_write_buffer_limits(high, low)
+            with pytest.raises(ValueError, match=r"^high \(1\) must be >= low \(2\) must be >= 0$"):
+                transport.set_write_buffer_limits(1, 2)
+            transport.set_write_buffer_limits()
+            server.transport.pause_reading()
+            while not client.paused:
+                transport.write(bytes(100_000))
+                await turns(2)
+            # There is nothing below that would have room.
+            size = transport.get_write_buffer_size()
+            assert size >= 524_288
+            transport.write(b"12345")
+            assert transport.get_write_buffer_size() > size
+            transport.set_write_buffer_limits(high=64 << 20, low=32 << 20)
+            assert not client.paused
+            server.transport.resume_reading()
+            await until(lambda: transport.get_write_buffer_size() == 0)
+
+    run(loop, main())
+
+
+def test_limits_of_reading(loop):
+    """The TLS transport has them, too; no other one has."""
+
+    async def main():
+        async with connected(loop) as (client, _):
+            transport = client.transport
+            assert transport.get_read_buffer_limits() == (65_536, 262_144)
+            assert transport.get_read_buffer_size() == 0
+            transport.set_read_buffer_limits(high=100)
+            assert transport.get_read_buffer_limits() == (25, 100)
+            transport.set_read_buffer_limits(low=100)
+            assert transport.get_read_buffer_limits() == (100, 400)
+            with pytest.raises(ValueError, match=r"^high \(1\) must be >= low \(2\) must be >= 0$"):
+                transport.set_read_buffer_limits(1, 2)
+            transport.set_read_buffer_limits()
+            assert transport.get_read_buffer_limits() == (65_536, 262_144)
+
+    run(loop, main())
+
+
+def test_drain(loop, aio):
+    """It waits while the peer does not read."""
+    ended = loop.create_future()
+
+    async def serve(reader, writer):
+        ended.set_result((reader, writer))
+
+    async def main():
+        server = await aio.start_server(serve, "127.0.0.1", 0, ssl=server_context())
+        context = client_context()
+        reader, writer = await aio.open_connection(*server.sockets[0].getsockname(), ssl=context, limit=1000)
+        other_reader, other = await ended
+        total = 0
+        # The limit of the reader pauses the transport; then everything on the way fills.
+        while True:
+            other.write(bytes(262_144))
+            total += 262_144
+            draining = asyncio.ensure_future(other.drain())
+            await turns(20)
+            if not draining.done():
+                break
+        assert total < 64 << 20
+        received = 0
+        while received < total:
+            received += len(await reader.read(1 << 20))
+        await draining
+        other.close()
+        await other.wait_closed()
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+        assert await other_reader.read() == b""
+        server.close()
+        await server.wait_closed()
+
+    run(loop, main())
+
+
+# The end.
+
+
+@PROTOCOLS
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_close(loop, kind, side):
+    """What was written before is sent; the other side gets an end of file, then both are told."""
+
+    async def main():
+        async with connected(loop, kind, kind) as protocols:
+            closing, other = protocols if side == "client" else protocols[::-1]
+            closing.transport.write(b"last words")
+            closing.transport.close()
+            assert closing.transport.is_closing()
+            closing.transport.close()
+            await asyncio.wait_for(asyncio.gather(*[protocol.lost for protocol in protocols]), PATIENCE)
+            assert other.log == [
+                ("connection_made",),
+                ("data_received", b"last words"),
+                ("eof_received",),
+                ("connection_lost", None),
+            ]
+            assert closing.log in (
+                [("connection_made",), ("eof_received",), ("connection_lost", None)],
+                [("connection_made",), ("connection_lost", None)],
+            )
+            assert other.transport.is_closing()
+            return closing.log
+
+    assert ("eof_received",) in run(loop, main())
+
+
+def test_abort(loop):
+    async def main():
+        async with connected(loop) as (client, server):
+            client.transport.write(b"x")
+            client.transport.abort()
+            assert client.transport.is_closing()
+            assert client.names == ["connection_made"]
+            client.transport.abort()
+            await asyncio.wait_for(asyncio.gather(client.lost, server.lost), PATIENCE)
+            assert client.names == ["connection_made", "connection_lost"]
+            assert client.error is None
+            client.transport.abort()
+            client.transport.close()
+
+    run(loop, main())
+
+
+def test_force_close_with_an_exception(loop, aio):
+    needs_exception_of_abort(aio)
+
+    async def main():
+        async with connected(loop) as (client, server):
+            client.transport._force_close(LookupError("why"))
+            await asyncio.wait_for(client.lost, PATIENCE)
+            assert isinstance(client.error, LookupError)
+            await server.lost
+
+    run(loop, main())
+
+
+def test_closing_of_the_connection_below(loop, aio):
+    needs_is_closing(aio)
+
+    async def main():
+        async with connected(loop) as (client, server):
+            server.transport.abort()
+            await asyncio.wait_for(client.lost, PATIENCE)
+            assert client.transport.is_closing()
+
+    run(loop, main())
+
+
+@pytest.mark.parametrize("truncated", [False, True])
+@pytest.mark.parametrize("answer", [None, True])
+def test_end_of_file(loop, truncated, answer, caplog):
+    """TLS connections are not half-open: each end is the end of both directions."""
+
+    async def main():
+        on = {"eof_received": lambda protocol: answer}
+        async with against_hand(loop, lambda: Recorder(**on)) as (server, hand, sock):
+            records = hand.seal(b"before")
+            if not truncated:
+                records += hand.end()
+            await loop.sock_sendall(sock, records)
+            if truncated:
+                sock.shutdown(socket.SHUT_WR)
+            await asyncio.wait_for(server.lost, PATIENCE)
+            received = b""
+            while data := await loop.sock_recv(sock, 1 << 16):
+                received += data
+            assert server.log == [
+                ("connection_made",),
+                ("data_received", b"before"),
+                ("eof_received",),
+                ("connection_lost", None),
+            ]
+            # The server says its own end, if it was said properly to it.
+            assert hand.open(received) == b""
+
+    run(loop, main())
+    message = "returning true from eof_received() has no effect when using ssl"
+    assert [record[2] for record in caplog.record_tuples] == ([message] if answer else [])
+
+
+@pytest.mark.parametrize("version", [TLS_1_2, TLS_1_3], ids=["1.2", "1.3"])
+def test_data_arrives_while_closing(loop, reports, version):
+    """What OpenSSL has read already is delivered; what comes later is an error that nobody need be told of."""
+
+    async def main():
+        contexts = client_context(version=version), server_context()
+        async with against_hand(loop, contexts=contexts) as (server, hand, sock):
+            await loop.sock_sendall(sock, hand.seal(b"early"))
+            await server.has(5)
+            server.transport.close()
+            await loop.sock_sendall(sock, hand.seal(b"later"))
+            await asyncio.wait_for(server.lost, PATIENCE)
+            return server.log
+
+    assert run(loop, main()) == [
+        ("connection_made",),
+        ("data_received", b"early"),
+        ("connection_lost", "SSLError", "APPLICATION_DATA_AFTER_CLOSE_NOTIFY"),
+    ]
+    assert reports == []
+
+
+def test_paused_reader_gets_all_before_the_end(loop):
+    """The end of file waits for who does not read."""
+
+    async def main():
+        async with connected(loop) as (client, server):
+            client.transport.pause_reading()
+            server.transport.write(b"late")
+            await turns(3)
+            server.transport.close()
+            await turns(10)
+            assert client.log == [("connection_made",)]
+            client.transport.resume_reading()
+            await asyncio.wait_for(asyncio.gather(client.lost, server.lost), PATIENCE)
+            assert client.log[1] == ("data_received", b"late")
+            assert client.error is None
+
+    run(loop, main())
+
+
+# Callbacks.
+
+
+@pytest.mark.parametrize("error", [LookupError, ssl.SSLError, ConnectionError, asyncio.CancelledError, GeneratorExit])
+@PROTOCOLS
+def test_data_received_raises(loop, reports, kind, error):
+    def fail(protocol):
+        raise error("in the callback")
+
+    async def main():
+        async with connected(loop, lambda: kind(data_received=fail)) as (client, server):
+            server.transport.write(b"x")
+            await asyncio.wait_for(client.lost, PATIENCE)
+            assert type(client.error) is error
+            assert client.names == ["connection_made", "data_received", "connection_lost"]
+
+    run(loop, main())
+    message = "Fatal error on SSL protocol" if issubclass(error, Exception) else "Fatal error: protocol.buffer_updated() call failed."
+    if issubclass(error, (OSError, asyncio.CancelledError)):
+        assert reports == [] or error is asyncio.CancelledError
+    else:
+        assert [(report[0], report[1]) for report in reports] == [(message, error.__name__)]
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_connection_made_raises(loop, reports, side):
+    """The coroutine that connects raises it, the protocol is told of the end."""
+    made = []
+
+    def fail(protocol):
+        made.append(protocol)
+        raise LookupError("in the callback")
+
+    async def main():
+        near, far = socket.socketpair()
+
+        def factory(which):
+            return (lambda: Recorder(connection_made=fail)) if which == side else Recorder
+
+        outcomes = await asyncio.gather(
+            loop.create_connection(
+                factory("client"), sock=near, ssl=client_context(), server_hostname="localhost"
+            ),
+            loop.connect_accepted_socket(factory("server"), far, ssl=server_context()),
+            return_exceptions=True,
+        )
+        assert isinstance(outcomes[side == "server"], LookupError)
+        (protocol,) = made
+        await asyncio.wait_for(protocol.lost, PATIENCE)
+        assert protocol.names == ["connection_made", "connection_lost"]
+        assert isinstance(protocol.error, LookupError)
+        other = outcomes[side == "client"]
+        if not isinstance(other, BaseException):
+            await asyncio.wait_for(other[1].lost, PATIENCE)
+        else:
+            traceback.clear_frames(other.__traceback__)
+        traceback.clear_frames(outcomes[side == "server"].__traceback__)
+        made.clear()
+
+    run(loop, main())
+    assert [(report[0], report[1]) for report in reports] == [
+        ("Fatal error: protocol.buffer_updated() call failed.", "LookupError")
+    ]
+
+
+@pytest.mark.parametrize("truncated", [False, True])
+def test_eof_received_raises(loop, reports, truncated):
+    def fail(protocol):
+        raise LookupError("in the callback")
+
+    async def main():
+        async with connected(loop, lambda: Recorder(eof_received=fail)) as (client, server):
+            getattr(server.transport, "abort" if truncated else "close")()
+            await asyncio.wait_for(client.lost, PATIENCE)
+            assert isinstance(client.error, LookupError)
+            assert client.names == ["connection_made", "eof_received", "connection_lost"]
+
+    run(loop, main())
+    assert [(report[0], report[1]) for report in reports] == [("Error calling eof_received()", "LookupError")]
+
+
+def test_connection_lost_raises(loop, reports):
+    def fail(protocol):
+        raise LookupError("in the callback")
+
+    async def main():
+        async with connected(loop, lambda: Recorder(connection_lost=fail)) as (client, server):
+            await close_both(client, server)
+
+    run(loop, main())
+    ((message, error, *_),) = reports
+    assert message.startswith("Exception in callback Recorder.connection_lost(")
+    assert error == "LookupError"
+
+
+@pytest.mark.parametrize("name", ["pause_writing", "resume_writing"])
+def test_flow_control_raises(loop, reports, name):
+    """It is reported, and nothing else comes of it."""
+
+    def fail(protocol):
+        raise LookupError("in the callback")
+
+    async def main():
+        async with connected(loop, lambda: Recorder(**{name: fail})) as (client, server):
+            server.transport.pause_reading()
+            total = 0
+            while not client.paused:
+                client.transport.write(bytes(1 << 20))
+                total += 1 << 20
+                await turns(2)
+            server.transport.resume_reading()
+            await server.has(total)
+            await until(lambda: not client.paused)
+            await echo_both_ways(client, server)
+
+    run(loop, main())
+    keys = ["exception", "message", "protocol", "transport"]
+    assert reports == [(f"protocol.{name}() failed", "LookupError", "in the callback", *keys)]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("name", ["connection_made", "data_received", "eof_received", "pause_writing"])
+def test_what_ends_the_program(loop, reports, name, error):
+    """It comes out of the loop, which can run on."""
+
+    def fail(protocol):
+        protocol.on.clear()
+        raise error("in the callback")
+
+    async def main():
+        client, server = await connect(loop, lambda: Recorder(**{name: fail}))
+        protocols.extend([client, server])
+        if name == "data_received":
+            server.transport.write(b"x")
+        elif name == "eof_received":
+            server.transport.close()
+        elif name == "pause_writing":
+            client.transport.set_write_buffer_limits(high=0)
+        await asyncio.wait([client.lost], timeout=PATIENCE)
+
+    protocols = []
+    task = loop.create_task(main())
+    with pytest.raises(error):
+        loop.run_until_complete(task)
+    assert not loop.is_running()
+    task.cancel()
+
+    async def end():
+        await asyncio.wait([task])
+        for protocol in protocols:
+            protocol.transport.abort()
+            await asyncio.wait_for(protocol.lost, PATIENCE)
+        for other in asyncio.all_tasks() - {asyncio.current_task()}:
+            other.cancel()
+            with contextlib.suppress(BaseException):
+                await other
+
+    with contextlib.suppress(error):
+        loop.run_until_complete(end())
+    if name != "connection_made":
+        assert [protocol.lost.done() for protocol in protocols] == [True, True]
+
+
+ACTIONS = {
+    "close": lambda protocol: protocol.transport.close(),
+    "abort": lambda protocol: protocol.transport.abort(),
+    "close and abort": lambda protocol: (protocol.transport.close(), protocol.transport.abort()),
+    "write": lambda protocol: protocol.transport.write(b"written in a callback"),
+    "write and close": lambda protocol: (protocol.transport.write(b"last"), protocol.transport.close()),
+    "write much": lambda protocol: protocol.transport.writelines([bytes(700_000), b"end"]),
+    "pause": lambda protocol: protocol.transport.pause_reading(),
+    "pause and resume": lambda protocol: (protocol.transport.pause_reading(), protocol.transport.resume_reading()),
+    "limits": lambda protocol: protocol.transport.set_write_buffer_limits(high=0),
+    "another protocol": lambda protocol: protocol.transport.set_protocol(Deputy(protocol)),
+    "size": lambda protocol: protocol.transport.get_write_buffer_size(),
+}
+"""What a protocol may do in a callback, and in each one it does it once."""
+
+
+class Deputy(BufferedRecorder):
+    """Takes over from another protocol, into whose log it writes."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.log, self.data, self.lost = first.log, first.data, first.lost
+        self.transport = first.transport
+
+    def connection_lost(self, exc):
+        if not self.lost.done():
+            super().connection_lost(exc)
+
+
+CALLBACKS = ["connection_made", "data_received", "get_buffer", "eof_received", "connection_lost", "pause_writing"]
+
+
+async def act_in_a_callback(loop, name, action, kind):
+    """A short life of a connection, in one of whose callbacks something is done. Returns what both sides noted."""
+
+    def act(protocol):
+        del protocol.on[name]
+        if name == "connection_lost":
+            # What it noted is complete by now.
+            protocol.log.append(("acted",))
+        action(protocol)
+
+    made = []
+
+    def factory():
+        made.append(kind(**{name: act}))
+        return made[-1]
+
+    try:
+        client, server = await connect(loop, factory)
+    except Broken as broken:
+        # The last word of the handshake is sent after connection_made().
+        (client,) = made
+        await asyncio.wait_for(client.lost, PATIENCE)
+        return client.log, describe(broken.server)
+    server.transport.write(b"first")
+    await until(lambda: len(client.data) == 5 or not client.transport.is_reading() or client.lost.done())
+    await turns(3)
+    if name == "pause_writing" and not client.lost.done():
+        server.transport.pause_reading()
+        while name in client.on and not client.lost.done():
+            client.transport.write(bytes(1 << 20))
+            await turns(2)
+        server.transport.resume_reading()
+    server.transport.write(b"second")
+    await turns(3)
+    if not client.lost.done() and not client.transport.is_reading():
+        client.transport.resume_reading()
+    server.transport.close()
+    await asyncio.wait_for(asyncio.wait([client.lost, server.lost]), PATIENCE)
+    await turns(3)
+    sizes = [len(protocol.data) for protocol in (client, server)]
+    # With a limit of nothing the number of pauses is the number of attempts to write.
+    dull = {"pause_writing", "resume_writing"} if action is ACTIONS["limits"] else set()
+    log = [entry[:1] if entry[0] == "data_received" else entry for entry in client.log if entry[0] not in dull]
+    while ("data_received",) in log[1:] and log.count(("data_received",)) > 1:
+        log.remove(("data_received",))
+    return log, server.names[-1], sizes
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+@pytest.mark.parametrize("action", ACTIONS)
+@PROTOCOLS
+def test_what_callbacks_do(name, action, kind):
+    """As on the stdlib: what is called then, with what error, and how much each side has received."""
+    if name == "get_buffer" and kind is Recorder:
+        pytest.skip("it has no such method")
+    if name == "connection_made" and action == "pause":
+        pytest.skip("it keeps the handshake of the stdlib from ending, see test_pause_in_connection_made")
+    outcomes = []
+    for make in (asyncio.SelectorEventLoop, aioxide.new_event_loop):
+        loop = make()
+        noted = []
+        loop.set_exception_handler(lambda _, context: noted.append(context["message"]))
+        try:
+            outcome = run(loop, act_in_a_callback(loop, name, ACTIONS[action], kind))
+        finally:
+            loop.close()
+        outcomes.append((outcome, noted))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_pause_in_connection_made(loop):
+    """Who reads later gets all of it. On the stdlib the peer's handshake ends no sooner."""
+
+    async def main():
+        near, far = socket.socketpair()
+        accepting = asyncio.ensure_future(loop.connect_accepted_socket(Recorder, far, ssl=server_context()))
+        context = client_context()
+        paused = Recorder(connection_made=lambda protocol: protocol.transport.pause_reading())
+        await loop.create_connection(lambda: paused, sock=near, ssl=context, server_hostname="localhost")
+        await turns(3)
+        paused.transport.resume_reading()
+        _, server = await accepting
+        await echo_both_ways(paused, server)
+        await close_both(paused, server)
+
+    run(loop, main())
+
+
+# Contexts, life and death.
+
+
+def test_context_variables(loop):
+    """Those of one connection are not seen by another."""
+    variable = contextvars.ContextVar("variable", default="nobody")
+
+    class Noting(Recorder):
+        def connection_made(self, transport):
+            self.seen = [variable.get()]
+            variable.set(id(self))
+            super().connection_made(transport)
+
+        def received(self, data):
+            self.seen.append(variable.get())
+            super().received(data)
+
+        def connection_lost(self, exc):
+            self.seen.append(variable.get())
+            super().connection_lost(exc)
+
+    made = []
+
+    def factory():
+        made.append(Noting())
+        return made[-1]
+
+    async def main():
+        server = await loop.create_server(factory, "127.0.0.1", 0, ssl=server_context())
+        clients = []
+        for number in range(3):
+            address = server.sockets[0].getsockname()
+            opened = loop.create_connection(Recorder, *address, ssl=client_context())
+            clients.append((await opened)[1])
+            await until(lambda number=number: len(made) == number + 1 and made[-1].transport)
+        for client in clients:
+            client.transport.write(b"x")
+        for protocol in made:
+            await protocol.has(1)
+        for client in clients:
+            client.transport.close()
+            await client.lost
+        for protocol in made:
+            await protocol.lost
+            allowed = {"nobody", id(protocol)}
+            assert set(protocol.seen) <= allowed
+            assert protocol.seen[0] == "nobody"
+        assert variable.get() == "nobody"
+        server.close()
+        await server.wait_closed()
+
+    run(loop, main())
+
+
+def test_the_context_of_who_connects(loop):
+    variable = contextvars.ContextVar("variable", default="nobody")
+    seen = []
+
+    async def main():
+        variable.set("who connects")
+        on = {name: lambda protocol: seen.append(variable.get()) for name in ("connection_made", "data_received")}
+        async with connected(loop, lambda: Recorder(**on)) as (client, server):
+            variable.set("later")
+            server.transport.write(b"x")
+            await client.has(1)
+
+    run(loop, main())
+    assert seen == ["who connects"] * 2
+
+
+def test_closed_connections_can_be_collected(loop):
+    async def main():
+        dead = []
+        async with connected(loop) as (client, server):
+            await echo_both_ways(client, server)
+            for protocol in (client, server):
+                dead += [weakref.ref(protocol), weakref.ref(protocol.transport)]
+                dead.append(weakref.ref(protocol.transport.get_extra_info("ssl_object")))
+            await close_both(client, server)
+        del protocol
+        return dead
+
+    dead = run(loop, main())
+    gc.collect()
+    assert [reference() for reference in dead] == [None] * 6
+
+
+def test_failed_connections_can_be_collected(loop):
+    async def main():
+        dead = []
+
+        class Context(ssl.SSLContext):
+            def wrap_bio(self, *arguments, **options):
+                tls = super().wrap_bio(*arguments, **options)
+                dead.append(weakref.ref(tls))
+                return tls
+
+        with pytest.raises(Broken):
+            await connect(loop, contexts=(client_context(cls=Context), server_context("other", cls=Context)))
+        return dead
+
+    dead = run(loop, main())
+    gc.collect()
+    assert len(dead) == 2
+    assert [reference() for reference in dead] == [None] * 2
+
+
+def test_unclosed_connections_warn(aio):
+    loop = asyncio.SelectorEventLoop() if aio is asyncio else aioxide.new_event_loop()
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always")
+        protocols = loop.run_until_complete(connect(loop))
+        loop.close()
+        for protocol in protocols:
+            protocol.transport = None
+        protocol = protocols = None
+        gc.collect()
+        assert protocols is None
+    texts = [str(warning.message) for warning in noted if warning.category is ResourceWarning]
+    assert sum(text.startswith("unclosed transport <asyncio._SSLProtocolTransport") for text in texts) == 2
+
+
+# Wrong arguments.
+
+
+@pytest.mark.parametrize("name", ["ssl_handshake_timeout", "ssl_shutdown_timeout"])
+@pytest.mark.parametrize("value", [0, -1, -0.5, 0.0, "1", b"1"], ids=repr)
+@pytest.mark.parametrize("method", ["create_connection", "connect_accepted_socket", "start_tls"])
+def test_time_limits(loop, method, name, value):
+    async def main():
+        near, far = socket.socketpair()
+        with near, far:
+            if method == "create_connection":
+                context = client_context()
+                coroutine = loop.create_connection(
+                    Recorder, sock=near, ssl=context, server_hostname="localhost", **{name: value}
+                )
+            elif method == "connect_accepted_socket":
+                coroutine = loop.connect_accepted_socket(Recorder, near, ssl=server_context(), **{name: value})
+            else:
+                transport, protocol = await loop.connect_accepted_socket(Recorder, near)
+                coroutine = loop.start_tls(transport, protocol, server_context(), server_side=True, **{name: value})
+            number = isinstance(value, (int, float))
+            with pytest.raises(ValueError if number else TypeError) as raised:
+                await coroutine
+            if number:
+                assert str(raised.value) == f"{name} should be a positive number, got {value}"
+            else:
+                assert str(raised.value) == f"'<=' not supported between instances of '{type(value).__name__}' and 'int'"
+            if method == "start_tls":
+                transport.abort()
+                await protocol.lost
+
+    run(loop, main())
+
+
+@pytest.mark.parametrize("value", ["context", 5, object])
+def test_what_is_no_context(loop, value):
+    async def main():
+        near, far = socket.socketpair()
+        with near, far:
+            with pytest.raises(AttributeError, match="has no attribute 'wrap_bio'"):
+                await loop.create_connection(Recorder, sock=near, ssl=value, server_hostname="localhost")
+            with pytest.raises(AttributeError, match="has no attribute 'wrap_bio'"):
+                await loop.connect_accepted_socket(Recorder, far, ssl=value)
+
+    run(loop, main())
+
+
+def test_contexts_of_the_other_side(loop):
+    async def main():
+        client = client_context()
+        client.check_hostname = False
+        near, far = socket.socketpair()
+        with near, far:
+            with pytest.raises(ssl.SSLError, match="Cannot create a client socket with a PROTOCOL_TLS_SERVER context"):
+                await loop.create_connection(Recorder, sock=near, ssl=server_context(), server_hostname="localhost")
+            with pytest.raises(ssl.SSLError, match="Cannot create a server socket with a PROTOCOL_TLS_CLIENT context"):
+                await loop.connect_accepted_socket(Recorder, far, ssl=client)
+
+    run(loop, main())
+
+
+def test_true_is_no_context_of_a_server(loop):
+    async def main():
+        near, far = socket.socketpair()
+        with near, far, pytest.raises(ValueError, match=r"^Server side SSL needs a valid SSLContext$"):
+            await loop.connect_accepted_socket(Recorder, near, ssl=True)
+        for value in (True, False):
+            with pytest.raises(TypeError, match=r"^ssl argument must be an SSLContext or None$"):
+                await loop.create_server(Recorder, "127.0.0.1", 0, ssl=value)
+            with pytest.raises(TypeError, match=r"^ssl argument must be an SSLContext or None$"):
+                await loop.create_unix_server(Recorder, "/nowhere", ssl=value)
+
+    run(loop, main())
+
+
+@pytest.mark.parametrize(
+    ("hostname", "error"),
+    [(5, AttributeError), (b"localhost", None), ("a\0b", ValueError), (".x", UnicodeError), ("x" * 300, UnicodeError)],
+    ids=["number", "bytes", "zero", "dot", "long"],
+)
+def test_names_that_are_none(loop, hostname, error):
+    """As the context has it."""
+    text = None
+    try:
+        Hand(client_context(), hostname=hostname)
+    except (AttributeError, TypeError, ValueError) as raised:
+        text = type(raised), without_place(raised) or str(raised)
+
+    async def main():
+        near, far = socket.socketpair()
+        with near, far:
+            coroutine = loop.create_connection(Recorder, sock=near, ssl=client_context(), server_hostname=hostname)
+            if text is None:
+                async with asyncio.TaskGroup() as group:
+                    opening = group.create_task(coroutine)
+                    accepting = group.create_task(loop.connect_accepted_socket(Recorder, far, ssl=server_context()))
+                (_, client), (_, server) = opening.result(), accepting.result()
+                await close_both(client, server)
+                return
+            with pytest.raises(text[0]) as raised:
+                await coroutine
+            assert (type(raised.value), without_place(raised.value) or str(raised.value)) == text
+
+    run(loop, main())
+    assert (text is None) is (error is None)
+
+
+def test_bad_time_limits_of_a_server(loop, aio, reports):
+    """They are noticed when somebody connects, and reported in debug mode."""
+    if aio is asyncio:
+        pytest.skip(f"asyncio of Python {platform.python_version()} and all others: the connection stays open")
+    loop.set_debug(True)
+
+    async def main():
+        server = await loop.create_server(Recorder, "127.0.0.1", 0, ssl=server_context(), ssl_handshake_timeout=0)
+        with socket.create_connection(server.sockets[0].getsockname()) as sock:
+            sock.setblocking(False)
+            assert await loop.sock_recv(sock, 10) == b""
+        server.close()
+        await server.wait_closed()
+
+    run(loop, main())
+    assert [(report[0], *report[1:3]) for report in reports] == [
+        (
+            "Error on transport creation for incoming connection",
+            "ValueError",
+            "ssl_handshake_timeout should be a positive number, got 0",
+        )
+    ]
+
+
+def test_debug_mode_logs(aio, caplog):
+    caplog.set_level(logging.DEBUG, "asyncio")
+    loop = asyncio.SelectorEventLoop() if aio is asyncio else aioxide.new_event_loop()
+    loop.set_debug(True)
+
+    async def main():
+        async with connected(loop) as (client, server):
+            await close_both(client, server)
+
+    run(loop, main())
+    loop.close()
+    texts = [record[2] for record in caplog.record_tuples]
+    assert sum("starts SSL handshake" in text for text in texts) == 2
+    assert sum("SSL handshake took" in text for text in texts) == 2

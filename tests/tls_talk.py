@@ -76,27 +76,28 @@ async def until(condition, what="it does not happen"):
         await asyncio.sleep(0)
 
 
-def run(loop, coroutine, *, collect=True):
-    """Runs a test; afterwards it has left no descriptor, no task, no thread and no transport.
+def run(loop, coroutine, *, threads=False):
+    """Runs a test; afterwards it has left no descriptor, no task, no transport and no thread, unless it may.
 
     Returns its result.
     """
 
     async def whole():
-        before, threads = descriptors(), threading.active_count()
+        before, count = descriptors(), threading.active_count()
         result = await coroutine
         await until(lambda: asyncio.all_tasks() == {asyncio.current_task()}, "tasks are left")
         await until(lambda: descriptors() <= before, "descriptors are left")
-        assert threading.active_count() == threads
+        if threads:
+            await loop.shutdown_default_executor()
+        assert threading.active_count() == count
         return result
 
     result = loop.run_until_complete(asyncio.wait_for(whole(), PATIENCE))
     # The last callbacks of connections that were lost.
     loop.run_until_complete(turns(2))
-    if collect:
-        if len(loop._transports):
-            gc.collect()
-        assert len(loop._transports) == 0
+    if len(loop._transports):
+        gc.collect()
+    assert len(loop._transports) == 0
     return result
 
 
