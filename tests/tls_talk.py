@@ -21,7 +21,7 @@ import pytest
 
 from tls_certificates import client_context, server_context
 
-PATIENCE = 4
+PATIENCE = 5
 """Seconds after which something that should have happened will not."""
 
 TLS_1_2, TLS_1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
@@ -264,7 +264,7 @@ class Hand:
         self.ssl = context.wrap_bio(
             self.incoming, self.outgoing, server_side=server_side, server_hostname=None if server_side else hostname
         )
-        self.ready = False
+        self.ready = self.ended = False
         self.error = None
 
     def shake(self, data=b""):
@@ -287,12 +287,13 @@ class Hand:
         return self.outgoing.read()
 
     def open(self, records=b""):
-        """The data that records carry; an end of TLS is an end of the data."""
+        """The data that records carry; `ended` tells whether they end TLS."""
         self.incoming.write(records)
         parts = []
-        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+        with contextlib.suppress(ssl.SSLWantReadError):
             while part := self.ssl.read(1 << 16):
                 parts.append(part)
+            self.ended = True
         return b"".join(parts)
 
     def end(self):
