@@ -15,6 +15,7 @@ import weakref
 import pytest
 
 import aioxide
+import fuzz_tls
 from tls_certificates import client_context, server_context
 from tls_talk import (
     PATIENCE,
@@ -914,3 +915,13 @@ def test_loop_closed_in_a_handshake(aio):
             protocol.transport = None
         del protocol, protocols, transport
         gc.collect()
+
+
+# Records that were changed at random (`make fuzz` for long).
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(0, 300, 50))
+def test_changed_records(first):
+    """As on the stdlib."""
+    assert fuzz_tls.fuzz(range(first, first + 50)) == 50
