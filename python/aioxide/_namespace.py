@@ -24,6 +24,7 @@ SUBMODULES = frozenset(
         "locks",
         "queues",
         "runners",
+        "sslproto",
         "staggered",
         "streams",
         "taskgroups",
@@ -34,7 +35,7 @@ SUBMODULES = frozenset(
 )
 
 #: Modules whose names the package itself does not export.
-_NOT_EXPORTED = frozenset({"staggered"})
+_NOT_EXPORTED = frozenset({"sslproto", "staggered"})
 
 _Names = tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]
 

@@ -33,6 +33,7 @@ use crate::ffi::{
     Buffer, Builtin, Class, ClassBuilder, Layout, Native, Obj, PyRes, Raised, Ref, Slot, Visit,
     finally, in_context, os_error, os_error_instance, warn_resource, while_handling,
 };
+use crate::sslproto::{self, SSLProtocol};
 use crate::streams::{direct_reader, feed, is_stream_protocol};
 use crate::waiter::{create_future, is_cancelled, set_exception, set_result};
 use crate::{names, stdlib};
@@ -65,6 +66,8 @@ enum Delivery {
     Buffered,
     /// Into the buffer of its stream reader, unless a method on the way is overridden.
     Stream,
+    /// As encrypted bytes, unless a method on the way is overridden.
+    Tls,
 }
 
 /// The size of the smallest read that a transport makes room for in advance, instead of copying it from the loop's buffer.
@@ -549,6 +552,8 @@ impl Ref<StreamTransport> {
     fn set_protocol(&self, protocol: &Obj) -> PyRes<()> {
         self.delivery.set(if is_stream_protocol(protocol) {
             Delivery::Stream
+        } else if SSLProtocol::class().is_exact(protocol) {
+            Delivery::Tls
         } else if protocol.isinstance(stdlib::buffered_protocol()?)? {
             Delivery::Buffered
         } else {
@@ -628,6 +633,34 @@ impl Ref<StreamTransport> {
             Delivery::Data => self.receive_data(loop_),
             Delivery::Buffered => self.receive_into(),
             Delivery::Stream => self.receive_stream(loop_),
+            Delivery::Tls => self.receive_encrypted(loop_),
+        }
+    }
+
+    /// Receives for TLS.
+    #[inline]
+    fn receive_encrypted(&self, loop_: &Ref<EventLoop>) -> PyRes<()> {
+        let protocol = self.current_protocol();
+        let Some(tls) = sslproto::direct(&protocol) else {
+            return self.receive_into();
+        };
+        let received = loop_.with_read_buffer(|buffer| {
+            let count = socket::recv(self.descriptor(), buffer)?;
+            if count == 0 {
+                return Ok(None);
+            }
+            Ok::<_, std::io::Error>(Some(tls.received(&buffer[..count])))
+        });
+        match received {
+            Ok(Some(taken)) => match taken.and_then(|()| tls.updated()) {
+                Ok(()) => Ok(()),
+                Err(raised) => self.failed(
+                    raised,
+                    "Fatal error: protocol.buffer_updated() call failed.",
+                ),
+            },
+            Ok(None) => self.received_eof(),
+            Err(error) => self.receive_failed(&error),
         }
     }
 
@@ -802,6 +835,18 @@ impl Ref<StreamTransport> {
             let view = Buffer::readable(data)?;
             self.buffer.borrow_mut().push_copy(view.as_slice());
         }
+        self.written()
+    }
+
+    /// A `write` of up to `len` bytes that `fill` writes.
+    fn write_with(&self, len: usize, fill: &mut dyn FnMut(&mut [u8]) -> usize) -> PyRes<()> {
+        if self.conn_lost.get() != 0 {
+            fill(&mut vec![0; len]);
+            self.may_write("write")?;
+            return self.write_to_lost();
+        }
+        self.may_write("write")?;
+        self.buffer.borrow_mut().push_with(len, fill);
         self.written()
     }
 
@@ -1194,8 +1239,19 @@ fn wrong_data(data: &Obj) -> Raised {
     ))
 }
 
+/// How TLS sends on a native transport.
+fn send_encrypted(
+    transport: &Obj,
+    len: usize,
+    fill: &mut dyn FnMut(&mut [u8]) -> usize,
+) -> Option<PyRes<()>> {
+    let this = CLASS.exact(transport)?;
+    this.is_plain().then(|| this.write_with(len, fill))
+}
+
 /// Makes the class.
 pub(super) fn init() -> PyRes<()> {
+    sslproto::set_send(send_encrypted);
     let builder = ClassBuilder::<StreamTransport>::new(
         "asyncio.selector_events",
         "_SelectorSocketTransport",
