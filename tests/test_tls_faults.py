@@ -12,10 +12,8 @@ import ssl
 import threading
 import weakref
 
-import pytest
-
-import aioxide
 import fuzz_tls
+import pytest
 from tls_certificates import client_context, server_context
 from tls_talk import (
     PATIENCE,
@@ -27,13 +25,14 @@ from tls_talk import (
     against_hand,
     by_hand,
     connect,
-    connected,
     describe,
     needs_lasting_shutdown_timeout,
     run,
     turns,
     until,
 )
+
+import aioxide
 
 VERSIONS = pytest.mark.parametrize("version", [TLS_1_2, TLS_1_3], ids=["1.2", "1.3"])
 SIDES = pytest.mark.parametrize("side", ["client", "server"])
@@ -542,7 +541,9 @@ def test_handshake_that_takes_too_long_for_a_server(loop, reports):
     """Nobody is told; the connection ends, the server goes on."""
 
     async def main():
-        server = await loop.create_server(Recorder, "127.0.0.1", 0, ssl=contexts_of(None)[1], ssl_handshake_timeout=SOON)
+        server = await loop.create_server(
+            Recorder, "127.0.0.1", 0, ssl=contexts_of(None)[1], ssl_handshake_timeout=SOON
+        )
         with socket.create_connection(server.sockets[0].getsockname()) as sock:
             sock.setblocking(False)
             assert await drain_until_end(loop, sock) == b""
@@ -680,9 +681,7 @@ def test_abort_in_the_handshake(loop):
 
         transport, protocol = await loop.connect_accepted_socket(Below, near)
         with far:
-            upgrading = asyncio.ensure_future(
-                loop.start_tls(transport, protocol, context, server_hostname="localhost")
-            )
+            upgrading = asyncio.ensure_future(loop.start_tls(transport, protocol, context, server_hostname="localhost"))
             await turns(3)
             transport.abort()
             await asyncio.wait([upgrading], timeout=PATIENCE)
@@ -792,7 +791,9 @@ async def scene_writer_start_tls(scene, side):
 @pytest.mark.slow
 @SIDES
 @pytest.mark.parametrize(
-    "scene", [scene_connect, scene_start_tls, scene_streams, scene_drain, scene_writer_start_tls], ids=lambda f: f.__name__
+    "scene",
+    [scene_connect, scene_start_tls, scene_streams, scene_drain, scene_writer_start_tls],
+    ids=lambda f: f.__name__,
 )
 def test_cancelled_at_every_turn(loop, aio, scene, side, reports):
     """In connect, handshake, start_tls, drain, wait_closed: CancelledError, and nothing is left."""
@@ -842,7 +843,9 @@ def test_no_thread_and_no_descriptor(loop):
             client.transport.write(b"x")
             await server.has(1)
             # Each in its own way.
-            [client.transport.close, client.transport.abort, server.transport.close, server.transport.abort][index % 4]()
+            [client.transport.close, client.transport.abort, server.transport.close, server.transport.abort][
+                index % 4
+            ]()
         assert threading.active_count() == threads
         for client, server in pairs:
             await asyncio.wait([client.lost, server.lost])

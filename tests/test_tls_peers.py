@@ -20,10 +20,10 @@ import termios
 import threading
 
 import pytest
-
-import aioxide
 from tls_certificates import certificates, client_context, server_context
 from tls_talk import PATIENCE, TLS_1_2, TLS_1_3, Recorder, run, until
+
+import aioxide
 
 OPENSSL, CURL = shutil.which("openssl"), shutil.which("curl")
 needs_openssl = pytest.mark.skipif(OPENSSL is None, reason="the program openssl is not here")
@@ -271,7 +271,9 @@ def test_client_changes_its_keys(loop, order):
 
 
 @needs_openssl
-@pytest.mark.parametrize("order", [b"r\n", b"K\n", b"k\n"], ids=["renegotiates", "changes both keys", "changes its key"])
+@pytest.mark.parametrize(
+    "order", [b"r\n", b"K\n", b"k\n"], ids=["renegotiates", "changes both keys", "changes its key"]
+)
 def test_server_changes(loop, order):
     """The server of openssl asks for other keys; data goes on in both directions."""
     version = "-tls1_2" if order == b"r\n" else "-tls1_3"
@@ -375,12 +377,16 @@ def test_curl(loop, aio, options):
         server = await aio.start_server(answer, "127.0.0.1", 0, ssl=server_context())
         port = server.sockets[0].getsockname()[1]
         url = f"https://127.0.0.1:{port}/page"
-        async with Child(loop, CURL, "-sS", "--noproxy", "*", "--cacert", certificates().authority, *options, url) as child:
+        async with Child(
+            loop, CURL, "-sS", "--noproxy", "*", "--cacert", certificates().authority, *options, url
+        ) as child:
             await asyncio.wait_for(child.over, PATIENCE)
         assert child.output == body
         assert child.process.returncode == 0
         # It says so if the certificate is not good.
-        async with Child(loop, CURL, "-sS", "--noproxy", "*", "--cacert", certificates().stranger, *options, url) as child:
+        async with Child(
+            loop, CURL, "-sS", "--noproxy", "*", "--cacert", certificates().stranger, *options, url
+        ) as child:
             await asyncio.wait_for(child.over, PATIENCE)
         assert b"certificate" in child.output
         server.close()

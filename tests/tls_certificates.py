@@ -32,7 +32,7 @@ class Certificates:
         authority.cert_pem.write_to_path(str(folder / "authority"))
         stranger.cert_pem.write_to_path(str(folder / "stranger"))
         day = datetime.timedelta(days=1)
-        now = datetime.datetime.now(datetime.timezone.utc)
+        now = datetime.datetime.now(datetime.UTC)
         self.authority, self.stranger = str(folder / "authority"), str(folder / "stranger")
         issue = authority.issue_cert
         self.issued, self.server = self.write("server", issue("localhost", "server.test", "*.wild.test", "127.0.0.1"))
