@@ -181,10 +181,11 @@ async def outcome_of(loop, aio, case):
     far.setblocking(False)
     pair = contexts(case.version)
 
+    reader = aio.StreamReader(loop=loop)
+
     def factory():
         if case.kind is not None:
             return case.kind()
-        reader = aio.StreamReader(loop=loop)
         return aio.StreamReaderProtocol(reader, loop=loop)
 
     with far:
@@ -201,7 +202,6 @@ async def outcome_of(loop, aio, case):
             if case.writes:
                 transport.write(b"a line")
         if error is None and case.kind is None:
-            reader = protocol._stream_reader
             outcome = await read_all(reader, aio.StreamWriter(transport, protocol, reader, loop))
         elif error is None:
             await asyncio.wait([protocol.lost])
