@@ -111,7 +111,7 @@ async def failed(opening):
     error = opening.exception()
     if error is None:
         # It was made and ended: the protocol was told.
-        transport, protocol = opening.result()
+        _, protocol = opening.result()
         await asyncio.wait_for(protocol.lost, PATIENCE)
         return protocol
     return error
@@ -232,10 +232,8 @@ async def cut_handshake(loop, side, contexts, length):
 
     with far:
         opening = asyncio.ensure_future(open_on(loop, side, near, contexts))
-        try:
+        with contextlib.suppress(EOFError):
             await hand_against(side, contexts).handshake(loop, far, send)
-        except EOFError:
-            pass
         far.shutdown(socket.SHUT_WR)
         receiving = asyncio.ensure_future(drain_until_end(loop, far))
         outcome = await failed(opening)
@@ -482,7 +480,7 @@ def test_endless_empty_records(loop, version):
 
     async def main():
         contexts = contexts_of(version)
-        async with against_hand(loop, contexts=contexts) as (server, hand, sock):
+        async with against_hand(loop, contexts=contexts) as (server, _hand, sock):
             with contextlib.suppress(BrokenPipeError):
                 for _ in range(50):
                     await loop.sock_sendall(sock, bytes([23, 3, 3, 0, 0]) * 10)
@@ -898,33 +896,11 @@ def test_dropped_in_every_phase(loop):
     assert [reference() for reference in dead] == [None] * len(dead)
 
 
-def test_loop_closed_in_a_handshake(aio):
-    """The rest is free with a warning of what was not closed."""
-    loop = asyncio.SelectorEventLoop() if aio is asyncio else aioxide.new_event_loop()
-    near, far = socket.socketpair()
-    with far, pytest.warns(ResourceWarning):
-        task = loop.create_task(open_on(loop, "client", near, contexts_of(None)))
-        loop.run_until_complete(turns(3))
-        task.cancel()
-        loop.call_soon(loop.stop)
-        loop.run_forever()
-        transport = next(iter(loop._transports.values()), None)
-        if transport is not None and not transport.is_closing():
-            transport.abort()
-        loop.run_until_complete(asyncio.wait([task]))
-        protocols = loop.run_until_complete(connect(loop))
-        loop.close()
-        for protocol in protocols:
-            protocol.transport = None
-        del protocol, protocols, transport
-        gc.collect()
-
-
 # Records that were changed at random (`make fuzz` for long).
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(0, 300, 50))
+@pytest.mark.parametrize("first", range(0, 200, 50))
 def test_changed_records(first):
     """As on the stdlib."""
     assert fuzz_tls.fuzz(range(first, first + 50)) == 50
