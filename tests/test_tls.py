@@ -328,6 +328,29 @@ def test_key_log(loop, side, tmp_path):
     contexts[side == "server"].keylog_filename = None
 
 
+@PROTOCOLS
+def test_certificate_asked_for_later(loop, kind):
+    """TLS 1.3 lets a server ask in the middle of a connection: the client answers while it reads."""
+    contexts = client_context("client", version=TLS_1_3), server_context(ask=ssl.CERT_REQUIRED)
+    contexts[0].post_handshake_auth = contexts[1].post_handshake_auth = True
+
+    async def main():
+        async with connected(loop, kind, kind, contexts=contexts) as (client, server):
+            await echo_both_ways(client, server)
+            tls = server.transport.get_extra_info("ssl_object")
+            assert not tls.getpeercert()
+            tls.verify_client_post_handshake()
+            await echo_both_ways(client, server)
+            await until(tls.getpeercert)
+            assert (("commonName", "a client"),) in tls.getpeercert()["subject"]
+            # What was noted after the handshake is not noted again.
+            assert not server.transport.get_extra_info("peercert")
+            await echo_both_ways(client, server)
+            await close_both(client, server)
+
+    run(loop, main())
+
+
 # The server's choice by name.
 
 
@@ -832,6 +855,53 @@ def test_server_with_tls_accepts_many_at_once(loop):
         await server.wait_closed()
 
     run(loop, main())
+
+
+def test_methods_that_are_replaced(loop, aio):
+    """A stream's protocol and reader may be other ones at any time, and each piece of data goes through them."""
+    seen = []
+
+    class Protocol(aio.StreamReaderProtocol):
+        def data_received(self, data):
+            seen.append(("protocol", data))
+            super().data_received(data)
+
+    class Reader(aio.StreamReader):
+        def feed_data(self, data):
+            seen.append(("reader", bytes(data)))
+            super().feed_data(data)
+
+    async def main():
+        reader = Reader(loop=loop)
+        async with connected(loop, lambda: ClosingWith(Protocol(reader, loop=loop))) as (client, server):
+            client.transport.set_protocol(client.inner)
+            server.transport.write(b"one")
+            assert await reader.readexactly(3) == b"one"
+            assert seen == [("protocol", b"one"), ("reader", b"one")]
+            # On the instance, and with it gone again.
+            client.inner.data_received = lambda data: seen.append(("instance", data))
+            server.transport.write(b"two")
+            await until(lambda: len(seen) == 3)
+            assert seen[2] == ("instance", b"two")
+            del client.inner.data_received
+            server.transport.write(b"three")
+            assert await reader.readexactly(5) == b"three"
+            assert seen[3:] == [("protocol", b"three"), ("reader", b"three")]
+            client.transport.set_protocol(client)
+
+    run(loop, main())
+
+
+class ClosingWith(Recorder):
+    """Makes another protocol know of its transport."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        self.inner.connection_made(transport)
 
 
 # Plain connections become TLS.
@@ -1826,6 +1896,12 @@ def test_what_ends_the_program(loop, reports, name, error):
         assert [protocol.lost.done() for protocol in protocols] == [True, True]
 
 
+def by_hand_only(act, protocol):
+    """Does something with the SSLObject of a connection, behind the back of its transport."""
+    with contextlib.suppress(ssl.SSLError):
+        act(protocol.transport.get_extra_info("ssl_object"))
+
+
 ACTIONS = {
     "close": lambda protocol: protocol.transport.close(),
     "abort": lambda protocol: protocol.transport.abort(),
@@ -1838,6 +1914,11 @@ ACTIONS = {
     "limits": lambda protocol: protocol.transport.set_write_buffer_limits(high=0),
     "another protocol": lambda protocol: protocol.transport.set_protocol(Deputy(protocol)),
     "size": lambda protocol: protocol.transport.get_write_buffer_size(),
+    "collect": lambda protocol: gc.collect(),
+    "read by hand": lambda protocol: by_hand_only(lambda tls: tls.read(3), protocol),
+    "write by hand": lambda protocol: by_hand_only(lambda tls: tls.write(b"by hand"), protocol),
+    "end by hand": lambda protocol: by_hand_only(lambda tls: tls.unwrap(), protocol),
+    "look": lambda protocol: by_hand_only(lambda tls: (tls.pending(), tls.session, tls.shared_ciphers()), protocol),
 }
 """What a protocol may do in a callback, and in each one it does it once."""
 
