@@ -185,6 +185,15 @@ def test_nothing_is_verified_if_not_wanted(loop):
         assert (error is not None) is verify
 
 
+def wants_a_name():
+    """Does this Python's wrap_bio() refuse to check the name of nobody?"""
+    try:
+        Hand(client_context(), hostname=None)
+    except ValueError:
+        return True
+    return False
+
+
 def test_optional_hostname_check_without_a_name(loop):
     """An empty name is none; a context that checks names wants one."""
     context = client_context()
@@ -194,6 +203,8 @@ def test_optional_hostname_check_without_a_name(loop):
         async with connected(loop, hostname="", contexts=(context, server_context())) as (client, server):
             assert client.transport.get_extra_info("ssl_object").server_hostname is None
             await echo_both_ways(client, server)
+        if not wants_a_name():
+            return
         near, far = socket.socketpair()
         with near, far, pytest.raises(ValueError, match=r"^check_hostname requires server_hostname$"):
             await loop.create_connection(Recorder, sock=near, ssl=client_context(), server_hostname="")
@@ -1044,7 +1055,7 @@ def test_start_tls_arguments(loop):
             for options, error, message in [
                 ({"ssl_handshake_timeout": 0}, ValueError, "ssl_handshake_timeout should be a positive number, got 0"),
                 ({"ssl_shutdown_timeout": -1}, ValueError, "ssl_shutdown_timeout should be a positive number, got -1"),
-                ({}, ValueError, "check_hostname requires server_hostname"),
+                *([({}, ValueError, "check_hostname requires server_hostname")] if wants_a_name() else []),
             ]:
                 with pytest.raises(error) as raised:
                     await loop.start_tls(transport, client, context, **options)

@@ -20,7 +20,7 @@ import traceback
 import pytest
 from tls_certificates import client_context, server_context
 
-PATIENCE = 3
+PATIENCE = 20
 """Seconds after which something that should have happened will not."""
 
 TLS_1_2, TLS_1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
