@@ -2,7 +2,7 @@
 //! driven without a Python object for each piece of data.
 //!
 //! Nothing is linked. The functions are looked up in the library that `_ssl` itself has loaded, by a search that starts
-//! at its own file, so that two OpenSSLs in one process are not mixed up. Where a `_ssl._SSLSocket` and a
+//! at its own file, so that two copies of OpenSSL in one process are not mixed up. Where a `_ssl._SSLSocket` and a
 //! `_ssl.MemoryBIO` keep their pointers (a reference and the `SSL`, the `BIO`, each behind the object's head) is not
 //! believed but tested, once: the words of two probes must differ and be addresses of memory that can be read, which a
 //! pipe is asked (the kernel answers `EFAULT` where a look of ours would crash); in the memory of the supposed `SSL` the
@@ -48,31 +48,52 @@ const SSL_OFFSET: usize = BIO_OFFSET + WORD;
 /// So many words at the start of an `SSL` are looked at for its two `BIO`s.
 const LOOKED_AT: usize = 24;
 
+/// The type of `SSL_read_ex`.
+type SslRead = unsafe extern "C" fn(*mut c_void, *mut c_void, usize, *mut usize) -> c_int;
+/// The type of `SSL_write_ex`.
+type SslWrite = unsafe extern "C" fn(*mut c_void, *const c_void, usize, *mut usize) -> c_int;
+/// The type of `SSL_get_error`.
+type SslError = unsafe extern "C" fn(*const c_void, c_int) -> c_int;
+/// The type of `SSL_has_pending`.
+type SslAsk = unsafe extern "C" fn(*const c_void) -> c_int;
+/// The type of `SSL_get_rbio` and `SSL_get_wbio`.
+type SslBio = unsafe extern "C" fn(*const c_void) -> *mut c_void;
+/// The type of `BIO_write`.
+type BioWrite = unsafe extern "C" fn(*mut c_void, *const c_void, c_int) -> c_int;
+/// The type of `BIO_read`.
+type BioRead = unsafe extern "C" fn(*mut c_void, *mut c_void, c_int) -> c_int;
+/// The type of `BIO_ctrl_pending`.
+type BioPending = unsafe extern "C" fn(*mut c_void) -> usize;
+/// The type of `ERR_peek_error`.
+type ErrPeek = unsafe extern "C" fn() -> c_ulong;
+/// The type of `ERR_clear_error`.
+type ErrClear = unsafe extern "C" fn();
+
 /// The functions of OpenSSL that we call.
 #[derive(Clone, Copy)]
 struct Functions {
     /// `SSL_read_ex`.
-    ssl_read: unsafe extern "C" fn(*mut c_void, *mut c_void, usize, *mut usize) -> c_int,
+    ssl_read: SslRead,
     /// `SSL_write_ex`.
-    ssl_write: unsafe extern "C" fn(*mut c_void, *const c_void, usize, *mut usize) -> c_int,
+    ssl_write: SslWrite,
     /// `SSL_get_error`.
-    ssl_error: unsafe extern "C" fn(*const c_void, c_int) -> c_int,
+    ssl_error: SslError,
     /// `SSL_has_pending`.
-    ssl_has_pending: unsafe extern "C" fn(*const c_void) -> c_int,
+    ssl_has_pending: SslAsk,
     /// `SSL_get_rbio`.
-    ssl_rbio: unsafe extern "C" fn(*const c_void) -> *mut c_void,
+    ssl_rbio: SslBio,
     /// `SSL_get_wbio`.
-    ssl_wbio: unsafe extern "C" fn(*const c_void) -> *mut c_void,
+    ssl_wbio: SslBio,
     /// `BIO_write`.
-    bio_write: unsafe extern "C" fn(*mut c_void, *const c_void, c_int) -> c_int,
+    bio_write: BioWrite,
     /// `BIO_read`.
-    bio_read: unsafe extern "C" fn(*mut c_void, *mut c_void, c_int) -> c_int,
+    bio_read: BioRead,
     /// `BIO_ctrl_pending`.
-    bio_pending: unsafe extern "C" fn(*mut c_void) -> usize,
+    bio_pending: BioPending,
     /// `ERR_peek_error`.
-    err_peek: unsafe extern "C" fn() -> c_ulong,
+    err_peek: ErrPeek,
     /// `ERR_clear_error`.
-    err_clear: unsafe extern "C" fn(),
+    err_clear: ErrClear,
 }
 
 /// What is known of this process's `_ssl`.
@@ -182,30 +203,30 @@ fn loaded_version(library: *mut c_void) -> Option<String> {
 
 /// All functions, or none.
 fn functions(library: *mut c_void) -> Option<Functions> {
-    /// Looks one up; its type is that of the field.
+    /// Looks one up.
     macro_rules! function {
-        ($name:literal) => {{
+        ($name:literal as $type:ty) => {{
             // SAFETY: a library's handle and a terminated name.
             let found = unsafe { dlsym(library, $name.as_ptr()) };
             if found.is_null() {
                 return None;
             }
-            // SAFETY: the field has the documented type of that function.
-            unsafe { mem::transmute::<*mut c_void, _>(found) }
+            // SAFETY: the documented type of that function.
+            unsafe { mem::transmute::<*mut c_void, $type>(found) }
         }};
     }
     Some(Functions {
-        ssl_read: function!(c"SSL_read_ex"),
-        ssl_write: function!(c"SSL_write_ex"),
-        ssl_error: function!(c"SSL_get_error"),
-        ssl_has_pending: function!(c"SSL_has_pending"),
-        ssl_rbio: function!(c"SSL_get_rbio"),
-        ssl_wbio: function!(c"SSL_get_wbio"),
-        bio_write: function!(c"BIO_write"),
-        bio_read: function!(c"BIO_read"),
-        bio_pending: function!(c"BIO_ctrl_pending"),
-        err_peek: function!(c"ERR_peek_error"),
-        err_clear: function!(c"ERR_clear_error"),
+        ssl_read: function!(c"SSL_read_ex" as SslRead),
+        ssl_write: function!(c"SSL_write_ex" as SslWrite),
+        ssl_error: function!(c"SSL_get_error" as SslError),
+        ssl_has_pending: function!(c"SSL_has_pending" as SslAsk),
+        ssl_rbio: function!(c"SSL_get_rbio" as SslBio),
+        ssl_wbio: function!(c"SSL_get_wbio" as SslBio),
+        bio_write: function!(c"BIO_write" as BioWrite),
+        bio_read: function!(c"BIO_read" as BioRead),
+        bio_pending: function!(c"BIO_ctrl_pending" as BioPending),
+        err_peek: function!(c"ERR_peek_error" as ErrPeek),
+        err_clear: function!(c"ERR_clear_error" as ErrClear),
     })
 }
 

@@ -4,7 +4,7 @@ use crate::ffi::{Builtin, Obj, PyRes, Raised, Ref, Session, while_handling};
 use crate::{names, stdlib};
 
 use super::SSLProtocol;
-use super::protocol::{AppState, State};
+use super::protocol::{AppState, State, cancel_timer};
 
 /// Does this say that the other side has to send more, or take more?
 pub(super) fn is_again(raised: &Raised) -> PyRes<bool> {
@@ -61,7 +61,7 @@ impl Ref<SSLProtocol> {
 
     /// `_on_handshake_complete`.
     pub(super) fn on_handshake_complete(&self, exception: Option<&Obj>) -> PyRes<()> {
-        self.cancel_timer(&self.handshake_timer)?;
+        cancel_timer(&self.handshake_timer)?;
         let sslobj = self.current_sslobj();
         let peercert = match self.peer_certificate(&sslobj, exception) {
             Ok(peercert) => peercert,

@@ -14,6 +14,9 @@ const QUIET_WRITES: u32 = 5;
 /// What `writelines` is given is encrypted together up to so much: the most that a record holds.
 const TOGETHER: usize = 16 * 1024;
 
+/// More than this is encrypted in pieces.
+const PIECE: usize = 64 * 1024;
+
 /// An exact `bytes` of what a buffer holds.
 fn snapshot(data: &Obj) -> PyRes {
     if data.is_exact_bytes() {
@@ -47,25 +50,77 @@ impl Ref<SSLProtocol> {
             && self.write_backlog.borrow().is_empty()
             && let Some(session) = self.session()
         {
-            let progress = match data.as_bytes() {
-                Some(bytes) => session.write(bytes),
-                None => session.write(Buffer::readable(data)?.as_slice()),
-            };
-            let outcome = match progress {
-                Progress::Done(_) => self.process_outgoing(),
-                Progress::WantsMore => {
-                    self.push_backlog(snapshot(data)?);
-                    self.process_outgoing()
-                }
-                Progress::Other => self
-                    .current_sslobj()
-                    .method(names::write(), [data])
-                    .map(drop),
-            };
+            let outcome = self.write_directly(&session, data);
             return self.or_fatal(outcome, "Fatal error on SSL protocol");
         }
         self.push_backlog(snapshot(data)?);
         self.write_waiting()
+    }
+
+    /// Encrypts data while nothing waits before it.
+    #[inline]
+    fn write_directly(&self, session: &Session, data: &Obj) -> PyRes<()> {
+        let progress = match data.as_bytes() {
+            Some(bytes) if bytes.len() <= PIECE => session.write(bytes),
+            Some(_) => return self.write_in_pieces(session, data),
+            None => {
+                let view = Buffer::readable(data)?;
+                if view.len() > PIECE {
+                    let data = Obj::bytes(view.as_slice())?;
+                    drop(view);
+                    return self.write_in_pieces(session, &data);
+                }
+                session.write(view.as_slice())
+            }
+        };
+        match progress {
+            Progress::Done(_) => self.process_outgoing(),
+            Progress::WantsMore => {
+                self.push_backlog(snapshot(data)?);
+                self.process_outgoing()
+            }
+            Progress::Other => self.ask_to_write(&snapshot(data)?),
+        }
+    }
+
+    /// Encrypts a large `bytes`. Each piece goes to the transport below before the next one, so that the `BIO`, which
+    /// never gives memory back, stays small.
+    fn write_in_pieces(&self, session: &Session, data: &Obj) -> PyRes<()> {
+        let bytes = data.as_bytes().unwrap_or_default();
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let piece = &rest[..rest.len().min(PIECE)];
+            match session.write(piece) {
+                Progress::Done(count) => rest = rest.get(count..).unwrap_or_default(),
+                Progress::WantsMore => {
+                    self.push_backlog(Obj::bytes(rest)?);
+                    break;
+                }
+                Progress::Other => return self.ask_to_write(&Obj::bytes(rest)?),
+            }
+            if !self.ssl_writing_paused.get() {
+                // Not the protocol above: it could write in between.
+                self.send_directly()?;
+            }
+        }
+        self.process_outgoing()
+    }
+
+    /// Has the `SSLObject` itself encrypt a `bytes` that OpenSSL refused.
+    #[cold]
+    fn ask_to_write(&self, data: &Obj) -> PyRes<()> {
+        self.push_backlog(data.clone());
+        match self.current_sslobj().method(names::write(), [data]) {
+            Ok(count) => {
+                self.take_from_backlog(data, usize::try_from(count.as_i64()?).unwrap_or(0))?;
+                self.do_write()
+            }
+            Err(raised) if is_again(&raised)? => {
+                raised.discard();
+                self.process_outgoing()
+            }
+            Err(raised) => Err(raised),
+        }
     }
 
     /// `_write_appdata`.
@@ -142,9 +197,13 @@ impl Ref<SSLProtocol> {
 
     /// Encrypts what it can of a `bytes`; raises `SSLWantReadError` if that is nothing.
     fn encrypt(&self, session: Option<&Session>, data: &Obj) -> PyRes<usize> {
+        let bytes = data.as_bytes().unwrap_or_default();
         if let Some(session) = session
-            && let Progress::Done(count) = session.write(data.as_bytes().unwrap_or_default())
+            && let Progress::Done(count) = session.write(&bytes[..bytes.len().min(PIECE)])
         {
+            if count < bytes.len() && !self.ssl_writing_paused.get() {
+                self.send_directly()?;
+            }
             return Ok(count);
         }
         let count = self.current_sslobj().method(names::write(), [data])?;

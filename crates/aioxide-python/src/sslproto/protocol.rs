@@ -367,6 +367,14 @@ fn ssl_module() -> PyRes {
     Ok(module)
 }
 
+/// Cancels a time limit.
+pub(super) fn cancel_timer(timer: &Slot) -> PyRes<()> {
+    match timer.take() {
+        Some(handle) => handle.method(names::cancel(), []).map(drop),
+        None => Ok(()),
+    }
+}
+
 impl Ref<SSLProtocol> {
     /// `__init__`.
     fn initialize(&self, init: &Init<'_>) -> PyRes<()> {
@@ -529,16 +537,8 @@ impl Ref<SSLProtocol> {
         self.app_protocol.clear();
         self.buffer_methods.iter().for_each(Slot::clear);
         self.wakeup_waiter((!exception.is_none()).then_some(exception))?;
-        self.cancel_timer(&self.shutdown_timer)?;
-        self.cancel_timer(&self.handshake_timer)
-    }
-
-    /// Cancels a time limit.
-    pub(super) fn cancel_timer(&self, timer: &Slot) -> PyRes<()> {
-        match timer.take() {
-            Some(handle) => handle.method(names::cancel(), []).map(drop),
-            None => Ok(()),
-        }
+        cancel_timer(&self.shutdown_timer)?;
+        cancel_timer(&self.handshake_timer)
     }
 
     /// `_get_extra_info`.
@@ -921,12 +921,12 @@ fn attributes(builder: ClassBuilder<SSLProtocol>) -> ClassBuilder<SSLProtocol> {
         .property(
             "_app_protocol",
             |this| Ok(this.app_protocol.get()),
-            |this, value| match value.filter(|value| !value.is_none()) {
-                Some(protocol) => this.set_app_protocol(protocol),
-                None => {
-                    this.app_protocol.clear();
-                    Ok(())
+            |this, value| {
+                if let Some(protocol) = value.filter(|value| !value.is_none()) {
+                    return this.set_app_protocol(protocol);
                 }
+                this.app_protocol.clear();
+                Ok(())
             },
         )
         .property(

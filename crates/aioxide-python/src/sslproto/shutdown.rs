@@ -5,7 +5,7 @@ use crate::{names, stdlib};
 
 use super::SSLProtocol;
 use super::handshake::is_again;
-use super::protocol::{AppState, State};
+use super::protocol::{AppState, State, cancel_timer};
 use super::transport;
 
 impl Ref<SSLProtocol> {
@@ -87,7 +87,7 @@ impl Ref<SSLProtocol> {
     /// `_on_shutdown_complete`.
     pub(super) fn on_shutdown_complete(&self, exception: Option<&Obj>) -> PyRes<()> {
         if let Some(exception) = exception {
-            self.cancel_timer(&self.shutdown_timer)?;
+            cancel_timer(&self.shutdown_timer)?;
             return self.fatal_error(exception, "Fatal error on transport");
         }
         // The transport below still sends what it has, which takes for ever if nobody reads: the limit holds on.
@@ -106,12 +106,16 @@ impl Ref<SSLProtocol> {
     /// `_abort`.
     pub(super) fn abort(&self, exception: &Obj) -> PyRes<()> {
         self.set_state(State::Unwrapped)?;
-        match self.transport.get() {
-            Some(transport) => transport
-                .method(names::force_close(), [exception])
-                .map(drop),
-            None => Ok(()),
+        let Some(transport) = self.transport.get() else {
+            return Ok(());
+        };
+        if !cfg!(Py_3_13) && exception.is_none() {
+            // CPython: up to 3.12 there was no reason to tell.
+            return transport.method(names::abort_transport(), []).map(drop);
         }
+        transport
+            .method(names::force_close(), [exception])
+            .map(drop)
     }
 
     /// `eof_received`: the other side has closed the connection below.
