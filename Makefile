@@ -133,8 +133,9 @@ miri: ## Run the engine's unit tests under Miri (needs a nightly toolchain)
 loom: ## Try every interleaving of the engine's threads
 	RUSTFLAGS="--cfg loom $(RUSTFLAGS)" CARGO_TARGET_DIR=target/loom cargo test -p aioxide-engine --test loom --release $(ARGS)
 
-fuzz: ## Feed the engine's buffers random operations, each for AIOXIDE_FUZZ_SECONDS (60)
+fuzz: build ## Feed buffers random operations, TLS changed records, each for AIOXIDE_FUZZ_SECONDS (60)
 	AIOXIDE_FUZZ_SECONDS=$${AIOXIDE_FUZZ_SECONDS:-60} cargo test -p aioxide-engine $(LOCKED) --test 'fuzz_*' --release -- --nocapture $(ARGS)
+	AIOXIDE_FUZZ_SECONDS=$${AIOXIDE_FUZZ_SECONDS:-60} $(BIN)/python tests/fuzz_tls.py
 
 $(VENV)/.docs-tools: $(VENV)/.made-by-$(RELEASE) pyproject.toml Makefile
 	$(GROUP) docs | $(PIP) -r /dev/stdin

@@ -11,6 +11,7 @@ use crate::{names, stdlib};
 use super::descriptors::ensure_fd_no_transport;
 use super::steps::{Next, Steps, in_steps};
 use crate::selector_events::make_socket_transport;
+use crate::streams::is_stream_protocol;
 
 /// Adds this file's methods.
 pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoop> {
@@ -195,9 +196,11 @@ impl StartTls {
 
     /// What a stream reader has received already is the beginning of the handshake.
     fn take_buffered(&self, ssl_protocol: &Obj) -> PyRes<()> {
-        let class = stdlib::streams_module()?.getattr_str("StreamReaderProtocol")?;
-        if !self.protocol.isinstance(&class)? {
-            return Ok(());
+        if !is_stream_protocol(&self.protocol) {
+            let class = stdlib::streams_module()?.getattr_str("StreamReaderProtocol")?;
+            if !self.protocol.isinstance(&class)? {
+                return Ok(());
+            }
         }
         let Some(reader) = self
             .protocol
