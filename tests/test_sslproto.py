@@ -1,6 +1,7 @@
 """TLS between two transports: each way that data can take, compared with the stdlib's."""
 
 import asyncio
+import contextlib
 import contextvars
 import ctypes
 import gc
@@ -357,8 +358,12 @@ class OtherObject(ssl.SSLObject):
 
 
 async def echo_once(case, server_context, client_context):
-    (_, server), (transport, client) = await with_both(
-        case, lambda: Log({"data": lambda log: log.transport.write(bytes(log.data))}), Log, server_context, client_context
+    (_, _server), (transport, client) = await with_both(
+        case,
+        lambda: Log({"data": lambda log: log.transport.write(bytes(log.data))}),
+        Log,
+        server_context,
+        client_context,
     )
     transport.write(b"hello")
     await client.until_data(5)
@@ -408,13 +413,14 @@ def test_methods_of_the_transport_below_that_are_replaced_are_called(way, server
     try:
 
         async def scenario():
-            (_, server), (transport, client) = await with_both(case, Log, Log, server_context, client_context)
+            (_, server), (transport, _client) = await with_both(case, Log, Log, server_context, client_context)
             below = transport._ssl_protocol._transport
             written, write = [], below.write
             below.write = lambda data: (written.append(data), write(data))
             transport.write(b"hello")
             await server.until_data(5)
-            assert len(written) == 1 and type(written[0]) is bytes
+            assert len(written) == 1
+            assert type(written[0]) is bytes
             del below.write
             transport.write(b" again")
             await server.until_data(11)
@@ -438,7 +444,8 @@ def test_buffer_updated_that_is_replaced_is_called(way, server_context, client_c
             protocol.buffer_updated = lambda count: (calls.append(count), real(count))
             transport.write(b"hello")
             await server.until_data(5)
-            assert len(calls) >= 1 and all(type(count) is int for count in calls)
+            assert len(calls) >= 1
+            assert all(type(count) is int for count in calls)
             del protocol.buffer_updated
 
         case.run(scenario())
@@ -544,7 +551,7 @@ def test_writes_of_wrong_types(compare, server_context, client_context):
 
 def test_flow_control(compare, server_context, client_context):
     async def scenario(case):
-        (below, server), (transport, client) = await with_both(case, Log, Log, server_context, client_context)
+        (_below, server), (transport, client) = await with_both(case, Log, Log, server_context, client_context)
         told = [transport.get_write_buffer_limits(), transport.get_read_buffer_limits()]
         server.transport.pause_reading()
         count = 0
@@ -809,9 +816,7 @@ def test_actions_in_callbacks(compare, place, action, server_context, client_con
             case.loop.connect_accepted_socket(lambda: server, one, ssl=server_context)
             if (server := Log({place: ACTIONS[action]}))
             else None,
-            case.loop.create_connection(
-                lambda: client, sock=other, ssl=client_context, server_hostname="localhost"
-            )
+            case.loop.create_connection(lambda: client, sock=other, ssl=client_context, server_hostname="localhost")
             if (client := Log())
             else None,
             return_exceptions=True,
@@ -1037,10 +1042,8 @@ def test_any_transport_may_be_below(way, server_context, client_context):
                 protocol.buffer_updated(len(data))
 
         for _ in range(3):
-            try:
+            with contextlib.suppress(ssl.SSLWantReadError):
                 peer.tls.do_handshake()
-            except ssl.SSLWantReadError:
-                pass
             exchange()
         assert waiter.result() is None
         peer.tls.write(b"hello")
