@@ -322,6 +322,26 @@ def test_the_environment_forbids_the_direct_way():
     assert told.stdout.strip() == "False"
 
 
+STRANGE = {
+    "another version": "_ssl.OPENSSL_VERSION = 'OpenSSL 9.9.9 1 Jan 2099'",
+    "another library": "_ssl.OPENSSL_VERSION = 'LibreSSL 4.0'",
+    "part of the interpreter": "del _ssl.__file__",
+    "a file that is not loaded": "_ssl.__file__ = '/nonexistent/_ssl.so'",
+    "a library without OpenSSL": "_ssl.__file__ = __import__('_ctypes').__file__",
+    "connections of another class": "_ssl._SSLSocket = int",
+    "a small bio": "_ssl.MemoryBIO = object",
+    "a bio with something else inside": "_ssl.MemoryBIO = lambda: [ssl.MemoryBIO() for _ in range(5)]",
+    "no context": "del ssl.SSLContext",
+}
+
+
+@pytest.mark.parametrize("strange", STRANGE)
+def test_there_is_no_direct_way_where_anything_is_different(strange):
+    code = f"import ssl, _ssl; from aioxide import _aioxide; {STRANGE[strange]}; print(_aioxide._tls_direct())"
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert told.stdout.strip() == "False"
+
+
 def test_the_way_is_what_the_case_says(case, server_context, client_context):
     if case.way == "stdlib":
         pytest.skip("native ways only")
@@ -655,6 +675,27 @@ def test_damaged_records(compare, kind, version, damage, server_context, client_
         if kind is Log:
             return protocol.calls, bytes(protocol.data)
         return describe(protocol.lost[0]), bytes(protocol.data)
+
+    compare(scenario)
+
+
+@pytest.mark.parametrize("data", [b"x", bytes(200_000), bytearray(200_000)], ids=["small", "large", "bytearray"])
+def test_writes_after_an_error(compare, data, server_context, client_context):
+    """The protocol above has not heard of it yet, and writes on."""
+
+    async def scenario(case):
+        transport, protocol, peer = await with_peer(case, Log, server_context, client_context)
+        await peer.send(b"hello")
+        await protocol.until_data(5)
+        tls = transport._ssl_protocol
+        record = corrupt(peer.record(b"damaged"), -1)
+        tls.get_buffer(-1)[: len(record)] = record
+        tls.buffer_updated(len(record))
+        transport.write(data)
+        transport.writelines([data, b"y"])
+        await protocol.until("lost")
+        await peer.drain()
+        return protocol.calls
 
     compare(scenario)
 
