@@ -1,6 +1,7 @@
 """TLS between two transports: each way that data can take, compared with the stdlib's."""
 
 import asyncio
+import contextlib
 import contextvars
 import ctypes
 import gc
@@ -321,6 +322,26 @@ def test_the_environment_forbids_the_direct_way():
     assert told.stdout.strip() == "False"
 
 
+STRANGE = {
+    "another version": "_ssl.OPENSSL_VERSION = 'OpenSSL 9.9.9 1 Jan 2099'",
+    "another library": "_ssl.OPENSSL_VERSION = 'LibreSSL 4.0'",
+    "part of the interpreter": "del _ssl.__file__",
+    "a file that is not loaded": "_ssl.__file__ = '/nonexistent/_ssl.so'",
+    "a library without OpenSSL": "_ssl.__file__ = __import__('_ctypes').__file__",
+    "connections of another class": "_ssl._SSLSocket = int",
+    "a small bio": "_ssl.MemoryBIO = object",
+    "a bio with something else inside": "_ssl.MemoryBIO = lambda: [ssl.MemoryBIO() for _ in range(5)]",
+    "no context": "del ssl.SSLContext",
+}
+
+
+@pytest.mark.parametrize("strange", STRANGE)
+def test_there_is_no_direct_way_where_anything_is_different(strange):
+    code = f"import ssl, _ssl; from aioxide import _aioxide; {STRANGE[strange]}; print(_aioxide._tls_direct())"
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert told.stdout.strip() == "False"
+
+
 def test_the_way_is_what_the_case_says(case, server_context, client_context):
     if case.way == "stdlib":
         pytest.skip("native ways only")
@@ -357,8 +378,12 @@ class OtherObject(ssl.SSLObject):
 
 
 async def echo_once(case, server_context, client_context):
-    (_, server), (transport, client) = await with_both(
-        case, lambda: Log({"data": lambda log: log.transport.write(bytes(log.data))}), Log, server_context, client_context
+    (_, _server), (transport, client) = await with_both(
+        case,
+        lambda: Log({"data": lambda log: log.transport.write(bytes(log.data))}),
+        Log,
+        server_context,
+        client_context,
     )
     transport.write(b"hello")
     await client.until_data(5)
@@ -408,13 +433,14 @@ def test_methods_of_the_transport_below_that_are_replaced_are_called(way, server
     try:
 
         async def scenario():
-            (_, server), (transport, client) = await with_both(case, Log, Log, server_context, client_context)
+            (_, server), (transport, _client) = await with_both(case, Log, Log, server_context, client_context)
             below = transport._ssl_protocol._transport
             written, write = [], below.write
             below.write = lambda data: (written.append(data), write(data))
             transport.write(b"hello")
             await server.until_data(5)
-            assert len(written) == 1 and type(written[0]) is bytes
+            assert len(written) == 1
+            assert type(written[0]) is bytes
             del below.write
             transport.write(b" again")
             await server.until_data(11)
@@ -438,7 +464,8 @@ def test_buffer_updated_that_is_replaced_is_called(way, server_context, client_c
             protocol.buffer_updated = lambda count: (calls.append(count), real(count))
             transport.write(b"hello")
             await server.until_data(5)
-            assert len(calls) >= 1 and all(type(count) is int for count in calls)
+            assert len(calls) >= 1
+            assert all(type(count) is int for count in calls)
             del protocol.buffer_updated
 
         case.run(scenario())
@@ -544,7 +571,7 @@ def test_writes_of_wrong_types(compare, server_context, client_context):
 
 def test_flow_control(compare, server_context, client_context):
     async def scenario(case):
-        (below, server), (transport, client) = await with_both(case, Log, Log, server_context, client_context)
+        (_below, server), (transport, client) = await with_both(case, Log, Log, server_context, client_context)
         told = [transport.get_write_buffer_limits(), transport.get_read_buffer_limits()]
         server.transport.pause_reading()
         count = 0
@@ -648,6 +675,27 @@ def test_damaged_records(compare, kind, version, damage, server_context, client_
         if kind is Log:
             return protocol.calls, bytes(protocol.data)
         return describe(protocol.lost[0]), bytes(protocol.data)
+
+    compare(scenario)
+
+
+@pytest.mark.parametrize("data", [b"x", bytes(200_000), bytearray(200_000)], ids=["small", "large", "bytearray"])
+def test_writes_after_an_error(compare, data, server_context, client_context):
+    """The protocol above has not heard of it yet, and writes on."""
+
+    async def scenario(case):
+        transport, protocol, peer = await with_peer(case, Log, server_context, client_context)
+        await peer.send(b"hello")
+        await protocol.until_data(5)
+        tls = transport._ssl_protocol
+        record = corrupt(peer.record(b"damaged"), -1)
+        tls.get_buffer(-1)[: len(record)] = record
+        tls.buffer_updated(len(record))
+        transport.write(data)
+        transport.writelines([data, b"y"])
+        await protocol.until("lost")
+        await peer.drain()
+        return protocol.calls
 
     compare(scenario)
 
@@ -809,9 +857,7 @@ def test_actions_in_callbacks(compare, place, action, server_context, client_con
             case.loop.connect_accepted_socket(lambda: server, one, ssl=server_context)
             if (server := Log({place: ACTIONS[action]}))
             else None,
-            case.loop.create_connection(
-                lambda: client, sock=other, ssl=client_context, server_hostname="localhost"
-            )
+            case.loop.create_connection(lambda: client, sock=other, ssl=client_context, server_hostname="localhost")
             if (client := Log())
             else None,
             return_exceptions=True,
@@ -1037,10 +1083,8 @@ def test_any_transport_may_be_below(way, server_context, client_context):
                 protocol.buffer_updated(len(data))
 
         for _ in range(3):
-            try:
+            with contextlib.suppress(ssl.SSLWantReadError):
                 peer.tls.do_handshake()
-            except ssl.SSLWantReadError:
-                pass
             exchange()
         assert waiter.result() is None
         peer.tls.write(b"hello")

@@ -11,6 +11,8 @@ enum Step {
     Push(usize),
     /// A chunk of this length that is copied.
     Copy(usize),
+    /// A chunk of this length that is written in place, into room for some more.
+    Fill(usize),
     /// So many bytes of those shown are sent, in thousandths.
     Send(usize),
 }
@@ -29,6 +31,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         length().prop_map(Step::Push),
         length().prop_map(Step::Copy),
+        length().prop_map(Step::Fill),
         (0usize..=1000).prop_map(Step::Send),
     ]
 }
@@ -48,7 +51,7 @@ proptest! {
         let mut next = 0u8;
         for step in steps {
             match step {
-                Step::Push(len) | Step::Copy(len) => {
+                Step::Push(len) | Step::Copy(len) | Step::Fill(len) => {
                     let chunk: Vec<u8> = (0..len)
                         .map(|_| {
                             next = next.wrapping_mul(31).wrapping_add(7);
@@ -56,7 +59,12 @@ proptest! {
                         })
                         .collect();
                     model.extend_from_slice(&chunk);
-                    if matches!(step, Step::Copy(_)) {
+                    if matches!(step, Step::Fill(_)) {
+                        buffer.push_with(len + len % 3, |room| {
+                            room[..len].copy_from_slice(&chunk);
+                            len
+                        });
+                    } else if matches!(step, Step::Copy(_)) {
                         buffer.push_copy(&chunk);
                     } else {
                         drop(buffer.push(chunk));

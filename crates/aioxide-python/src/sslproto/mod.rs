@@ -20,9 +20,14 @@
 //! first one into a copy. `abort` in `data_received` during a close ends the connection without a report of a
 //! `RuntimeError`.
 //!
-//! Perf: "TLS echo". A record for each `write`, not one for each job: a job that writes often is rare (streams and HTTP
-//! libraries join), and one that does has the sizes of its writes on the wire as with asyncio. The plaintext of a batch
-//! goes through the loop's buffer if it is small, straight into a `bytes` if it is large.
+//! Perf: "TLS echo". Instructions for 1 KiB there and back, client and server together, in thousands: 57 directly (45 of
+//! them inside OpenSSL and `memcpy`), 87 by methods, 163 by the stdlib. Each `write` makes a record, as in asyncio: two of
+//! 512 bytes in one job instead of one of 1 KiB cost 16 more. To join a job's writes into one record would save that, but
+//! plaintext would wait for the end of the job, and every look at the state (`close`, `abort`, sizes, the `SSLObject`)
+//! would have to flush it first; `writelines` joins. To ask OpenSSL once more after each batch, only to hear that the rest
+//! has not come, costs as much as to decrypt a short record; two questions about what is pending are cheaper. The
+//! plaintext of a batch goes through the loop's buffer if it is small, straight into a `bytes` if it is large. A large
+//! `write` is encrypted in pieces: 64 KiB in a `BIO` stay in the cache, and a `BIO` never gives memory back.
 //!
 //! Invariants: no borrow is alive while OpenSSL or Python runs: each may call back. What the session points to is
 //! held by it.
