@@ -1387,7 +1387,7 @@ def test_submodules_have_the_names_of_asyncios() -> None:
             assert getattr(module, native) is getattr(_aioxide, native)
         with raises(AttributeError, f"module 'aioxide.{name}' has no attribute 'nonsense'"):
             module.nonsense
-    assert aioxide.sslproto is asyncio.sslproto
+    assert aioxide.trsock is asyncio.trsock
 
 
 @isolated
