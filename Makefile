@@ -27,7 +27,7 @@ export PYO3_PYTHON = $(abspath $(BIN)/python)
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help install build run test test-rust test-py conformance hosts bench stress memcheck lint fix miri loom fuzz docs clean
+.PHONY: help install build run test test-rust test-py conformance hosts bench stress memcheck lint wheel sdist fix miri loom fuzz docs clean
 
 help: ## List the targets
 	@echo "make TARGET [PYTHON=python3.13] [ARGS='...']"
@@ -102,8 +102,24 @@ lint: build $(VENV)/.lint-tools ## Check formats, lints and types
 	$(BIN)/ruff check $(PYTHON_FILES)
 	$(BIN)/ruff format --check $(PYTHON_FILES)
 	$(BIN)/mypy
+	for version in 3.11 3.12 3.13 3.14 3.15; do $(BIN)/mypy --python-version $$version tests/typing python/aioxide || exit; done
+	$(BIN)/python -m mypy.stubtest aioxide --concise --ignore-disjoint-bases --ignore-unused-allowlist \
+	  --allowlist tests/typing/stubtest-aioxide.txt
+	$(BIN)/python -m aioxide -m mypy.stubtest asyncio --concise --ignore-disjoint-bases --ignore-unused-allowlist \
+	  --allowlist tests/typing/stubtest-asyncio.txt
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pyright tests/typing $(wildcard python/aioxide/*.pyi)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pyright --verifytypes aioxide --ignoreexternal
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny --log-level error check bans licenses sources; \
 	else echo "cargo-deny is not installed: the dependency tree was not checked"; fi
+
+# In a build folder of its own, so that it never takes what a quick build has left.
+wheel: install ## Build a wheel for this Python into dist/, try it in an empty environment
+	VIRTUAL_ENV="$(abspath $(VENV))" CARGO_TARGET_DIR="$(abspath target/wheel-$(TAG))" $(BIN)/maturin build --release \
+	  --locked --strip --interpreter $(BIN)/python --out dist $(ARGS)
+	.ci/try-wheel $(BIN)/python dist
+
+sdist: install ## Build the source distribution into dist/
+	$(MATURIN) sdist --out dist
 
 fix: $(VENV)/.lint-tools ## Apply formats and the fixes that lints offer
 	cargo fmt --all

@@ -421,23 +421,30 @@ def instructions(row: NetworkRow, provider: str, folder: pathlib.Path) -> float:
 
     Counting is on between the two moments at which nothing is under way, so starting and connecting do not count.
     """
-    if row.kind not in ("echo", "bulk", "accept"):
-        raise Failed("instructions are counted of servers under load only")
+    if row.kind not in ("echo", "bulk", "accept", "connect"):
+        raise Failed("instructions are counted under load only")
     together = row.connections * row.pipeline
-    messages = {"echo": together * max(10, 4000 // together), "bulk": 64, "accept": 1000}[row.kind]
+    messages = {"echo": together * max(10, 4000 // together), "bulk": 64}.get(row.kind, 1000)
     profile = folder / f"{provider}.{re.sub(r'[^a-z0-9]+', '-', row.name.lower())}"
     tool = ("valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={profile}")
     with contextlib.ExitStack() as stack:
         cell = Cell(row, provider, stack)
-        subject = cell.start_subject(prefix=tool)
-        address = json.loads(subject.hear())["address"]
-        peer = cell.start_peer(peer_command(row), address, load_options(row, ["--messages", str(messages)]))
-        peer.hear()
+        if row.kind == "connect":
+            floor = cell.start_peer("floor", "127.0.0.1:0", [])
+            driver = subject = cell.start_subject(json.loads(floor.hear())["address"], tool)
+            start = str(messages)
+        else:
+            subject = cell.start_subject(prefix=tool)
+            address = json.loads(subject.hear())["address"]
+            driver = cell.start_peer(peer_command(row), address, load_options(row, ["--messages", str(messages)]))
+            start = "go"
+        driver.hear()
         instrumentation(subject.pid, "on")
-        peer.say("go")
-        report = json.loads(peer.hear(TIMEOUT * 5))
+        driver.say(start)
+        report = json.loads(driver.hear(TIMEOUT * 5))
         instrumentation(subject.pid, "off")
-        peer.end()
+        if driver is not subject:
+            driver.end()
         subject.kill()
         found = re.search(r"Collected : (\d+)", subject.complaints())
     if not found:

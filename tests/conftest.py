@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -56,3 +57,30 @@ def loop(aio, request):
     loop.set_debug(request.param)
     yield loop
     loop.close()
+
+
+@pytest.fixture
+def pair():
+    """Two connected sockets that do not block."""
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.setblocking(False)
+    with near, far:
+        yield near, far
+
+
+@pytest.fixture
+def no_descriptors():
+    """Calls: let the process have no more descriptors, and let it have them again."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def forbid():
+        with socket.socket() as sock:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (sock.fileno(), limits[1]))
+
+    def allow():
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    yield forbid, allow
+    allow()

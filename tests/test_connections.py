@@ -664,3 +664,26 @@ def test_signatures_are_those_of_the_newest_python(own):
     for name in ("create_connection", "create_unix_connection", "create_unix_server", "start_tls"):
         theirs = getattr(asyncio.SelectorEventLoop, name)
         assert str(inspect.signature(getattr(type(own), name))) == str(inspect.signature(theirs))
+
+
+def test_a_server_in_the_loop_accepts_before_its_client_goes_on(aio, loop):
+    """Connecting takes turns even if the kernel is ready with it at once: whoever closes the server then has a client."""
+
+    async def main():
+        accepted = []
+
+        class Protocol(asyncio.Protocol):
+            def connection_made(self, transport):
+                accepted.append(transport)
+
+        server = await loop.create_server(Protocol, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        transport, _ = await loop.create_connection(asyncio.Protocol, *address)
+        server.close()
+        await asyncio.sleep(0)
+        assert len(accepted) == 1
+        transport.close()
+        accepted[0].close()
+        await asyncio.sleep(0)
+
+    loop.run_until_complete(main())

@@ -15,6 +15,7 @@ import threading
 import weakref
 
 import pytest
+from waiting import Recorder, run, turn, until_noted
 
 import aioxide
 
@@ -30,67 +31,6 @@ LOCALHOST = "127.0.0.1"
 
 def is_stdlib(aio):
     return aio is asyncio
-
-
-class Recorder(asyncio.DatagramProtocol):
-    """Notes what happens, and lets a test wait for it."""
-
-    def __init__(self):
-        self.events = []
-        self.transport = None
-        self.changed = None
-
-    def note(self, *event):
-        self.events.append(event)
-        if self.changed is not None and not self.changed.done():
-            self.changed.set_result(None)
-
-    def connection_made(self, transport):
-        self.transport = transport
-        self.note("made")
-
-    def datagram_received(self, data, addr):
-        self.note("data", data, addr)
-
-    def error_received(self, exc):
-        self.note("error", exc)
-
-    def connection_lost(self, exc):
-        self.note("lost", exc)
-
-    def pause_writing(self):
-        self.note("pause")
-
-    def resume_writing(self):
-        self.note("resume")
-
-    def kinds(self):
-        return [event[0] for event in self.events]
-
-    @property
-    def data(self):
-        return [event[1] for event in self.events if event[0] == "data"]
-
-
-def run(loop, coro):
-    return loop.run_until_complete(asyncio.wait_for(coro, 2))
-
-
-def until(loop, protocol, condition):
-    """Runs the loop until something was noted that makes the condition true."""
-
-    async def wait():
-        while not condition():
-            protocol.changed = asyncio.get_running_loop().create_future()
-            await protocol.changed
-
-    run(loop, wait())
-
-
-def turn(loop, times=1):
-    for _ in range(times):
-        loop.call_soon(loop.stop)
-        loop.run_forever()
 
 
 def endpoint(loop, factory=Recorder, **kwargs):
@@ -191,16 +131,16 @@ def test_is_a_datagram_transport():
 def test_exchange(loop, pair):
     server, client = pair
     client.transport.sendto(b"ping")
-    until(loop, server, lambda: server.data)
+    until_noted(loop, server, lambda: server.data)
     (_, data, address) = server.events[-1]
     assert data == b"ping"
     assert type(data) is bytes
     assert address == client.transport.get_extra_info("sockname")
     server.transport.sendto(bytearray(b"pong"), address)
-    until(loop, client, lambda: client.data)
+    until_noted(loop, client, lambda: client.data)
     assert client.events[-1] == ("data", b"pong", server.transport.get_extra_info("sockname"))
     client.transport.sendto(memoryview(b"..peng..")[2:6], server.transport.get_extra_info("sockname"))
-    until(loop, server, lambda: len(server.data) == 2)
+    until_noted(loop, server, lambda: len(server.data) == 2)
     assert server.data[-1] == b"peng"
 
 
@@ -211,12 +151,12 @@ def test_exchange_v6(loop):
     client, cp = endpoint(loop, local_addr=("::1", 0))
     for address in ((host, port), (host, port, 0), (host, port, 0, 0)):
         client.sendto(b"x", address)
-    until(loop, sp, lambda: len(sp.data) == 3)
+    until_noted(loop, sp, lambda: len(sp.data) == 3)
     source = sp.events[-1][2]
     assert source == client.get_extra_info("sockname")
     assert len(source) == 4
     server.sendto(b"y", source)
-    until(loop, cp, lambda: cp.data)
+    until_noted(loop, cp, lambda: cp.data)
     close(loop, server, client)
 
 
@@ -227,7 +167,7 @@ def test_every_size_arrives(loop, pair):
         sizes.remove(0)
     for size in sizes:
         client.transport.sendto(bytes(size))
-    until(loop, server, lambda: len(server.data) == len(sizes))
+    until_noted(loop, server, lambda: len(server.data) == len(sizes))
     assert [len(data) for data in server.data] == sizes
 
 
@@ -241,7 +181,7 @@ def test_empty_datagram(aio, loop, pair):
         pytest.skip("the stdlib before 3.13.x drops empty datagrams")
     server, client = pair
     client.transport.sendto(b"")
-    until(loop, server, lambda: server.events[1:])
+    until_noted(loop, server, lambda: server.events[1:])
     assert server.data == [b""]
 
 
@@ -250,7 +190,7 @@ def test_many_at_once_keep_their_order(loop, pair):
     for start in range(0, 1000, 100):
         for number in range(start, start + 100):
             client.transport.sendto(str(number).encode())
-        until(loop, server, lambda: len(server.data) == start + 100)
+        until_noted(loop, server, lambda: len(server.data) == start + 100)
     assert server.data == [str(number).encode() for number in range(1000)]
 
 
@@ -269,7 +209,7 @@ def test_other_work_gets_its_turns_under_a_flood(loop, pair):
     for number in range(100):
         client.transport.sendto(b"%d" % number)
     tick()
-    until(loop, server, lambda: len(server.data) == 100)
+    until_noted(loop, server, lambda: len(server.data) == 100)
     assert max(seen_at_turn.count(turn) for turn in set(seen_at_turn)) <= 16
 
 
@@ -279,7 +219,7 @@ def test_nothing_is_received_after_an_end(loop, pair, how):
     # So many at first that a turn takes more than one of them.
     for _ in range(64):
         client.transport.sendto(b"first")
-    until(loop, server, lambda: len(server.data) == 64)
+    until_noted(loop, server, lambda: len(server.data) == 64)
 
     def end(data, addr):
         Recorder.datagram_received(server, data, addr)
@@ -294,17 +234,17 @@ def test_nothing_is_received_after_an_end(loop, pair, how):
     if how == "stop":
         loop.run_forever()
     else:
-        until(loop, server, lambda: len(server.data) > 64)
+        until_noted(loop, server, lambda: len(server.data) > 64)
         turn(loop, 4)
     assert len(server.data) == 65
     if how == "pause_reading":
         assert not server.transport.is_reading()
         del server.datagram_received
         server.transport.resume_reading()
-        until(loop, server, lambda: len(server.data) == 72)
+        until_noted(loop, server, lambda: len(server.data) == 72)
     elif how == "stop":
         del server.datagram_received
-        until(loop, server, lambda: len(server.data) == 72)
+        until_noted(loop, server, lambda: len(server.data) == 72)
 
 
 def test_pause_and_resume_within_a_callback(loop, pair):
@@ -320,7 +260,7 @@ def test_pause_and_resume_within_a_callback(loop, pair):
     server.datagram_received = pause_and_resume
     for _ in range(50):
         client.transport.sendto(b"x")
-    until(loop, server, lambda: len(server.data) == 50)
+    until_noted(loop, server, lambda: len(server.data) == 50)
 
 
 def test_protocol_can_be_changed_between_datagrams(loop, pair):
@@ -334,7 +274,7 @@ def test_protocol_can_be_changed_between_datagrams(loop, pair):
     server.datagram_received = change
     for _ in range(5):
         client.transport.sendto(b"x")
-    until(loop, other, lambda: len(other.data) == 4)
+    until_noted(loop, other, lambda: len(other.data) == 4)
     assert len(server.data) == 1
     assert server.transport.get_protocol() is other
 
@@ -349,7 +289,7 @@ def test_wrong_address_of_a_connected_transport(loop, pair):
         client.transport.sendto(b"x", (LOCALHOST, 9))
     assert str(caught.value) == f"Invalid address: must be None or {own}"
     client.transport.sendto(b"x", tuple(own))
-    until(loop, server, lambda: server.data)
+    until_noted(loop, server, lambda: server.data)
 
 
 @pytest.mark.parametrize("data", ["text", None, 5, [1]])
@@ -369,7 +309,7 @@ def test_alternating_addresses(loop):
             # An equal tuple that is another object.
             sender.sendto(b"again", tuple(receiver.get_extra_info("sockname")))
     for _, protocol in receivers:
-        until(loop, protocol, lambda protocol=protocol: len(protocol.data) == 20)
+        until_noted(loop, protocol, lambda protocol=protocol: len(protocol.data) == 20)
         assert protocol.data[::2] == [b"%d" % round_ for round_ in range(10)]
     close(loop, sender, *(receiver for receiver, _ in receivers))
 
@@ -380,7 +320,7 @@ def test_host_name_as_address(loop):
     _, port = receiver.get_extra_info("sockname")
     sender.sendto(b"x", ("localhost", port))
     sender.sendto(b"y", [LOCALHOST, port][0:0] or ("", port))
-    until(loop, protocol, lambda: len(protocol.data) == 2)
+    until_noted(loop, protocol, lambda: len(protocol.data) == 2)
     close(loop, sender, receiver)
 
 
@@ -418,7 +358,7 @@ def test_refused(loop):
         address = sock.getsockname()
     transport, protocol = endpoint(loop, remote_addr=address)
     transport.sendto(b"nobody there")
-    until(loop, protocol, lambda: "error" in protocol.kinds())
+    until_noted(loop, protocol, lambda: "error" in protocol.kinds())
     assert isinstance(protocol.events[-1][1], ConnectionRefusedError)
     assert protocol.events[-1][1].errno == errno.ECONNREFUSED
     assert not transport.is_closing()
@@ -468,7 +408,7 @@ def test_raising_callbacks_are_reported(loop, callback):
             transport.sendto(bytes(70_000), (LOCALHOST, 9))
     for _ in range(2):
         other.sendto(b"x", transport.get_extra_info("sockname"))
-    until(loop, protocol, lambda: len(protocol.data) == 2)
+    until_noted(loop, protocol, lambda: len(protocol.data) == 2)
     close(loop, transport, other)
     assert protocol.kinds()[-1] == "lost"
     expected = {"connection_made": 1, "datagram_received": 2, "error_received": 0, "connection_lost": 1}[callback]
@@ -494,7 +434,7 @@ def test_interrupts_leave_the_loop(loop, pair, error):
         loop.run_forever()
     del server.datagram_received
     client.transport.sendto(b"y")
-    until(loop, server, lambda: server.data)
+    until_noted(loop, server, lambda: server.data)
     assert server.data == [b"y"]
 
 
@@ -648,7 +588,7 @@ def test_end_in_every_callback(loop, callback, how):
         transport.sendto(bytes(70_000), (LOCALHOST, 9))
     elif callback == "connection_lost":
         transport.close()
-    until(loop, protocol, lambda: "lost" in protocol.kinds())
+    until_noted(loop, protocol, lambda: "lost" in protocol.kinds())
     turn(loop, 3)
     assert protocol.events[-1] == ("lost", None)
     assert protocol.kinds().count("lost") == 1
@@ -720,8 +660,8 @@ def test_error_while_sending_what_was_buffered(loop):
     fill(transport)
     transport.sendto(b"y")
     reader.close()
-    until(loop, protocol, lambda: protocol.kinds().count("error") == 2)
-    until(loop, protocol, lambda: "resume" in protocol.kinds())
+    until_noted(loop, protocol, lambda: protocol.kinds().count("error") == 2)
+    until_noted(loop, protocol, lambda: "resume" in protocol.kinds())
     assert transport.get_write_buffer_size() == 0
     close(loop, transport)
     assert protocol.events[-1] == ("lost", None)
@@ -736,7 +676,7 @@ def test_close_in_the_error_of_what_was_buffered(loop):
     transport, protocol, reader = unread_unix_sender(loop, Closing)
     fill(transport)
     reader.close()
-    until(loop, protocol, lambda: "lost" in protocol.kinds())
+    until_noted(loop, protocol, lambda: "lost" in protocol.kinds())
     turn(loop, 2)
     assert protocol.kinds().count("lost") == 1
 
@@ -762,9 +702,9 @@ def test_callbacks_share_the_context_of_the_creation(aio, loop):
     transport, protocol = run(loop, create())
     other, _ = endpoint(loop, local_addr=(LOCALHOST, 0))
     other.sendto(b"x", transport.get_extra_info("sockname"))
-    until(loop, protocol, lambda: protocol.data)
+    until_noted(loop, protocol, lambda: protocol.data)
     other.sendto(b"x", transport.get_extra_info("sockname"))
-    until(loop, protocol, lambda: len(protocol.data) == 2)
+    until_noted(loop, protocol, lambda: len(protocol.data) == 2)
     second = seen["data"]
 
     async def close_elsewhere():
@@ -873,7 +813,7 @@ def test_name_is_resolved(loop):
         loop, remote_addr=("localhost", transport.get_extra_info("sockname")[1]), family=socket.AF_INET
     )
     client.sendto(b"x")
-    until(loop, protocol, lambda: protocol.data)
+    until_noted(loop, protocol, lambda: protocol.data)
     close(loop, transport, client)
     loop.run_until_complete(loop.shutdown_default_executor())
 
@@ -916,7 +856,7 @@ def test_broadcast_arrives(loop):
     sender, _ = endpoint(loop, remote_addr=address, allow_broadcast=True)
     sender.sendto(b"all")
     sender.sendto(b"of you", address)
-    until(loop, protocol, lambda: len(protocol.data) == 2)
+    until_noted(loop, protocol, lambda: len(protocol.data) == 2)
     close(loop, receiver, sender)
 
 
@@ -924,7 +864,7 @@ def test_family_alone(loop):
     transport, _protocol = endpoint(loop, family=socket.AF_INET)
     receiver, got = endpoint(loop, local_addr=(LOCALHOST, 0))
     transport.sendto(b"x", receiver.get_extra_info("sockname"))
-    until(loop, got, lambda: got.data)
+    until_noted(loop, got, lambda: got.data)
     close(loop, transport, receiver)
 
 
@@ -936,7 +876,7 @@ def test_socket_of_one_s_own(loop):
         assert sock.gettimeout() == 0
         assert transport._sock is sock
         transport.sendto(b"x", sock.getsockname())
-        until(loop, protocol, lambda: protocol.data)
+        until_noted(loop, protocol, lambda: protocol.data)
         close(loop, transport)
         assert sock.fileno() == -1
 
@@ -954,7 +894,7 @@ def test_subclass_of_socket_keeps_its_methods(loop):
     sock.bind((LOCALHOST, 0))
     transport, protocol = endpoint(loop, sock=sock)
     transport.sendto(b"x", sock.getsockname())
-    until(loop, protocol, lambda: protocol.data)
+    until_noted(loop, protocol, lambda: protocol.data)
     assert protocol.data == [b"<X>"]
     close(loop, transport)
 
@@ -969,11 +909,11 @@ def test_unix_datagrams(loop, tmp_path):
     named, np = endpoint(loop, local_addr=str(tmp_path / "other"), remote_addr=path, family=socket.AF_UNIX)
     client.sendto(b"nameless")
     named.sendto(b"named")
-    until(loop, sp, lambda: len(sp.data) == 2)
+    until_noted(loop, sp, lambda: len(sp.data) == 2)
     assert sp.events[-2:] == [("data", b"nameless", None), ("data", b"named", str(tmp_path / "other"))]
     server.sendto(b"answer", str(tmp_path / "other"))
     server.sendto(b"bytes", os.fsencode(tmp_path / "other"))
-    until(loop, np, lambda: len(np.data) == 2)
+    until_noted(loop, np, lambda: len(np.data) == 2)
     assert np.events[-1] == ("data", b"bytes", path)
     close(loop, server, client, named)
 
@@ -983,10 +923,10 @@ def test_abstract_unix_names(loop):
     server, sp = endpoint(loop, local_addr=name, family=socket.AF_UNIX)
     client, _cp = endpoint(loop, remote_addr=name, family=socket.AF_UNIX)
     client.sendto(b"x")
-    until(loop, sp, lambda: sp.data)
+    until_noted(loop, sp, lambda: sp.data)
     other, _op = endpoint(loop, local_addr=name + "o", family=socket.AF_UNIX)
     other.sendto(b"y", name.encode())
-    until(loop, sp, lambda: len(sp.data) == 2)
+    until_noted(loop, sp, lambda: len(sp.data) == 2)
     assert sp.events[-1][2] == name.encode() + b"o"
     close(loop, server, client, other)
 
@@ -1028,7 +968,7 @@ def test_unnamed_unix_pair(aio, loop, to):
         transport.sendto(b"x")
         assert right.recv(10) == b"x"
         right.send(b"y")
-        until(loop, protocol, lambda: protocol.data)
+        until_noted(loop, protocol, lambda: protocol.data)
     else:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as named:
             named.bind("")
@@ -1173,7 +1113,7 @@ def test_dropped_transport_stays_with_its_loop(loop, pair):
     client.transport.sendto(b"", None)
     other, _ = endpoint(loop, local_addr=(LOCALHOST, 0))
     other.sendto(b"still there", address)
-    until(loop, protocol, lambda: protocol.data)
+    until_noted(loop, protocol, lambda: protocol.data)
     assert reference() is not None
     close(loop, alive(), other)
     gc.collect()
@@ -1257,7 +1197,7 @@ def test_sending_from_another_thread_s_loop(aio):
         transport, protocol = endpoint(loop, local_addr=(LOCALHOST, 0))
         address.append(transport.get_extra_info("sockname"))
         ready.set()
-        until(loop, protocol, lambda: len(protocol.data) == 100)
+        until_noted(loop, protocol, lambda: len(protocol.data) == 100)
         results.extend(protocol.data)
         close(loop, transport)
         loop.close()

@@ -1,12 +1,15 @@
 """A child after os.fork() has loops of its own and leaves the parent's alone."""
 
 import asyncio
+import contextlib
 import gc
+import io
 import os
 import signal
 import socket
 import threading
 import traceback
+import warnings
 
 import pytest
 
@@ -21,7 +24,10 @@ pytestmark = [
 def in_child(function):
     """Forks; the child calls the function and ends; returns the child's exit status and what went wrong there."""
     readable, writable = os.pipe()
-    pid = os.fork()
+    with warnings.catch_warnings():
+        # A loop that ran before may have left a thread of the resolver.
+        warnings.filterwarnings("ignore", ".*use of fork.*may lead to deadlocks", DeprecationWarning)
+        pid = os.fork()
     if pid == 0:
         status = 1
         try:
@@ -385,3 +391,221 @@ def test_child_without_descriptors_cannot_take_the_loop_over(loop):
         assert loop.run_until_complete(everything()) == "done"
 
     assert in_child(child) == SUCCESS
+
+
+# What waits in the parent goes on waiting there, whatever the child does with its copy.
+
+WAITS = {}
+
+
+def wait(function):
+    """A coroutine function that lets something wait: returns how to end it, what lets it succeed, and its future."""
+    WAITS[function.__name__] = function
+    return function
+
+
+class Waiting(asyncio.Protocol, asyncio.DatagramProtocol):
+    """A protocol that waits for data, for room to write, or for a connection."""
+
+    def __init__(self, succeeded):
+        self.succeeded = succeeded
+
+    def connection_made(self, transport):
+        pass
+
+    def data_received(self, data):
+        self.succeeded.done() or self.succeeded.set_result(data)
+
+    def datagram_received(self, data, addr):
+        self.data_received(data)
+
+    def resume_writing(self):
+        self.data_received(None)
+
+
+def sockets(kind=socket.SOCK_STREAM):
+    """Two connected sockets that do not block."""
+    pair = socket.socketpair(type=kind)
+    for sock in pair:
+        sock.setblocking(False)
+    return pair
+
+
+def empty(file):
+    """Takes what there is to read."""
+    read = file.recv if isinstance(file, socket.socket) else file.read
+    with contextlib.suppress(BlockingIOError):
+        while read(1 << 20):
+            pass
+
+
+@wait
+async def stream(loop):
+    near, far = sockets()
+    succeeded = loop.create_future()
+    transport, _ = await loop.connect_accepted_socket(lambda: Waiting(succeeded), near)
+    return transport.abort, lambda: far.send(b"x"), succeeded
+
+
+@wait
+async def stream_with_a_queue(loop):
+    near, far = sockets()
+    succeeded = loop.create_future()
+    transport, _ = await loop.connect_accepted_socket(lambda: Waiting(succeeded), near)
+    transport.write(bytes(8 << 20))
+    return transport.abort, lambda: empty(far), succeeded
+
+
+@wait
+async def datagrams(loop):
+    near, far = sockets(socket.SOCK_DGRAM)
+    succeeded = loop.create_future()
+    transport, _ = await loop.create_datagram_endpoint(lambda: Waiting(succeeded), sock=near)
+    return transport.abort, lambda: far.send(b"x"), succeeded
+
+
+@wait
+async def datagrams_with_a_queue(loop):
+    near, far = sockets(socket.SOCK_DGRAM)
+    succeeded = loop.create_future()
+    transport, _ = await loop.create_datagram_endpoint(lambda: Waiting(succeeded), sock=near)
+    transport.set_write_buffer_limits(high=0)
+    while not transport.get_write_buffer_size():
+        transport.sendto(bytes(1000))
+    return transport.abort, lambda: empty(far), succeeded
+
+
+@wait
+async def read_pipe(loop):
+    reading, writing = os.pipe()
+    succeeded = loop.create_future()
+    transport, _ = await loop.connect_read_pipe(lambda: Waiting(succeeded), io.FileIO(reading))
+    far = io.FileIO(writing, "w")
+    return transport.close, lambda: far.write(b"x"), succeeded
+
+
+@wait
+async def write_pipe(loop):
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    succeeded = loop.create_future()
+    transport, _ = await loop.connect_write_pipe(lambda: Waiting(succeeded), io.FileIO(writing, "w"))
+    transport.set_write_buffer_limits(high=0)
+    while not transport.get_write_buffer_size():
+        transport.write(bytes(1 << 16))
+    far = io.FileIO(reading)
+    return transport.abort, lambda: empty(far), succeeded
+
+
+@wait
+async def server(loop):
+    succeeded = loop.create_future()
+
+    def accepted():
+        succeeded.done() or succeeded.set_result(None)
+        return Waiting(succeeded)
+
+    server = await loop.create_server(accepted, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    clients = []
+    return server.close, lambda: clients.append(socket.create_connection(address)), succeeded
+
+
+@wait
+async def sock_recv(loop):
+    near, far = sockets()
+    task = loop.create_task(loop.sock_recv(near, 10))
+    return task.cancel, lambda: far.send(b"x"), task
+
+
+@wait
+async def sock_sendall(loop):
+    near, far = sockets()
+    task = loop.create_task(loop.sock_sendall(near, bytes(1 << 20)))
+    return task.cancel, lambda: empty(far), task
+
+
+@wait
+async def sock_accept(loop):
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    task = loop.create_task(loop.sock_accept(listener))
+    clients = []
+    return task.cancel, lambda: clients.append(socket.create_connection(listener.getsockname())), task
+
+
+@pytest.fixture
+def own():
+    """A native loop, and what still waits is ended with it."""
+    loop = aioxide.new_event_loop()
+    ends = []
+    yield loop, ends
+
+    async def end():
+        for each in ends:
+            each()
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    loop.run_until_complete(end())
+    loop.close()
+
+
+async def begin(loop, name, ends):
+    end, succeed, future = await WAITS[name](loop)
+    ends.append(end)
+    # Until it is registered.
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not future.done()
+    return end, succeed, future
+
+
+async def succeeds(succeed, future):
+    """Lets something succeed, again and again if it takes more than once."""
+    deadline = asyncio.get_running_loop().time() + 10
+    while not future.done():
+        succeed()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert asyncio.get_running_loop().time() < deadline, "it does not succeed"
+    future.result()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.parametrize("deed", ["end", "end_and_turn", "end_and_close_the_loop", "close_the_loop", "run"])
+@pytest.mark.parametrize("name", WAITS)
+def test_child_does_not_disturb_what_waits_in_the_parent(own, name, deed):
+    loop, ends = own
+    end, succeed, future = loop.run_until_complete(begin(loop, name, ends))
+
+    def child():
+        if deed.startswith("end"):
+            end()
+        if deed == "end_and_turn":
+            loop.run_until_complete(asyncio.sleep(0))
+            loop.run_until_complete(asyncio.sleep(0.001))
+        if deed == "run":
+            # In the child it succeeds as well, with what came for the child.
+            loop.run_until_complete(succeeds(succeed, future))
+        if deed.endswith("the_loop"):
+            loop.close()
+        gc.collect()
+
+    assert in_child(child) == SUCCESS
+    assert not future.done()
+    loop.run_until_complete(succeeds(succeed, future))
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.parametrize("deed", ["nothing", "end"])
+@pytest.mark.parametrize("name", WAITS)
+def test_child_forked_in_a_task_does_not_disturb_what_waits(own, name, deed):
+    loop, ends = own
+
+    async def main():
+        end, succeed, future = await begin(loop, name, ends)
+        assert in_child(end if deed == "end" else gc.collect) == SUCCESS
+        await succeeds(succeed, future)
+
+    loop.run_until_complete(main())

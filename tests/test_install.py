@@ -48,9 +48,44 @@ def bindings() -> dict[tuple[str, str], object]:
 
 
 def changed(before: dict[tuple[str, str], object]) -> set[tuple[str, str]]:
+    """Return where something else is bound now, but for names that were added."""
     after = bindings()
-    assert after.keys() == before.keys()
+    assert after.keys() >= before.keys()
+    added = after.keys() - before.keys()
+    assert {name for _, name in added} <= {"EventLoop", *LATER_NAMES}, added
     return {place for place in before if before[place] is not after[place]}
+
+
+LATER_NAMES = {"QueueShutDown", "create_eager_task_factory", "eager_task_factory"}
+"""What a later Python's asyncio has."""
+
+
+def import_all_of_asyncio() -> None:
+    """Import every submodule there is for this system."""
+    import asyncio
+    import importlib
+    import pkgutil
+
+    for module in pkgutil.iter_modules(asyncio.__path__):
+        if module.name not in ("__main__", "windows_events", "windows_utils"):
+            importlib.import_module(f"asyncio.{module.name}")
+
+
+def everything() -> dict[tuple[str, ...], object]:
+    """Return all that asyncio's modules hold, and all that its classes hold."""
+    found: dict[tuple[str, ...], object] = dict(bindings())
+    for (module, name), value in bindings().items():
+        if isinstance(value, type) and value.__module__.partition(".")[0] in ("asyncio", "_asyncio"):
+            # What `abc` keeps of earlier isinstance calls.
+            found |= {(module, name, k): v for k, v in vars(value).items() if k != "_abc_impl"}
+    return found
+
+
+def assert_restored(before: dict[tuple[str, ...], object]) -> None:
+    """Fail unless asyncio is what it was, to the last identity."""
+    after = everything()
+    assert after.keys() == before.keys(), after.keys() ^ before.keys()
+    assert [place for place in before if before[place] is not after[place]] == []
 
 
 def set_policy(policy: object) -> None:
@@ -127,6 +162,32 @@ def test_slots_of_the_c_classes_are_filled() -> None:
 
 
 @isolated
+def test_instances_of_native_classes_are_instances_of_asyncios_names() -> None:
+    import asyncio
+
+    stdlib_handle, stdlib_future = asyncio.Handle, asyncio.Future
+    import aioxide
+
+    aioxide.install()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop.call_soon(int), asyncio.Handle)
+        assert isinstance(loop.call_later(0, int), asyncio.TimerHandle)
+        assert isinstance(loop.create_future(), (asyncio.Future, stdlib_future))
+        server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        assert isinstance(server, asyncio.AbstractServer)
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        assert isinstance(writer.transport.get_protocol(), asyncio.StreamReaderProtocol)
+        writer.close()
+        server.close()
+        # One that the stdlib's class made is none, as it is none of a native loop.
+        assert not isinstance(stdlib_handle(int, (), loop), asyncio.Handle)
+
+    asyncio.run(main())
+
+
+@isolated
 def test_shared_classes_stay_the_stdlibs() -> None:
     import asyncio
 
@@ -181,6 +242,84 @@ def test_level_can_change_in_both_directions() -> None:
     assert changed(before) == set()
     aioxide.install("full")
     assert changed(before) == full
+
+
+@isolated
+def test_identity_of_everything_in_asyncio_is_restored() -> None:
+    import_all_of_asyncio()
+    before = everything()
+    import aioxide
+
+    levels: tuple[Literal["loop", "full"], ...] = ("full", "loop", "full")
+    for level in levels:
+        aioxide.install(level)
+        aioxide.uninstall()
+        assert_restored(before)
+    for level in levels:
+        aioxide.install(level, rebind_importers=True, children=True)
+    import asyncio
+
+    asyncio.run(asyncio.sleep(0))
+    aioxide.uninstall()
+    # The policy object that `run()` has made, and the class of the registry, are asyncio's own.
+    for place in list(before):
+        if place[1] == "_event_loop_policy":
+            before[place] = everything()[place]
+    assert_restored(before)
+
+
+@isolated
+def test_names_of_later_pythons_are_added() -> None:
+    import asyncio
+
+    before = bindings()
+    import aioxide
+
+    aioxide.install("loop")
+    assert bindings().keys() == before.keys()
+    assert aioxide.status().added == ()
+    aioxide.install()
+    names: Any = vars(asyncio)
+    for name in LATER_NAMES:
+        assert names[name] is getattr(aioxide, name)
+    assert names["EventLoop"] is names["SelectorEventLoop"]
+    queue = names["Queue"]()
+    queue.shutdown()
+    with raises(names["QueueShutDown"], ""):
+        queue.get_nowait()
+    added = {name.rpartition(".")[2] for name in aioxide.status().added}
+    assert added == {name for name in {"EventLoop", *LATER_NAMES} if ("asyncio", name) not in before}
+    assert added or sys.version_info >= (3, 13)
+    namespace: dict[str, Any] = {}
+    exec("from asyncio import QueueShutDown, eager_task_factory, EventLoop; import asyncio.queues", namespace)
+    assert namespace["asyncio"].queues.QueueShutDown is namespace["QueueShutDown"]
+    # Somebody's own is theirs.
+    theirs = names["eager_task_factory"] = object()
+    aioxide.uninstall()
+    assert vars(asyncio)["eager_task_factory"] is theirs
+    if ("asyncio", "eager_task_factory") in before:
+        names["eager_task_factory"] = before["asyncio", "eager_task_factory"]
+    else:
+        del names["eager_task_factory"]
+    assert changed(before) == set()
+    assert bindings().keys() == before.keys()
+
+
+@isolated
+def test_name_that_somebody_has_added_already_is_theirs() -> None:
+    import asyncio
+
+    names: Any = vars(asyncio)
+    before = names.get("QueueShutDown")
+    theirs = names["QueueShutDown"] = type("QueueShutDown", (Exception,), {})
+    import aioxide
+
+    aioxide.install()
+    assert names["QueueShutDown"] is theirs
+    assert vars(asyncio.queues)["QueueShutDown"] is aioxide.QueueShutDown  # type: ignore[attr-defined]
+    aioxide.uninstall()
+    assert names["QueueShutDown"] is theirs
+    assert vars(asyncio.queues).get("QueueShutDown") is before
 
 
 @isolated
@@ -270,6 +409,11 @@ class Patcher:
         import asyncio
 
         asyncio.sleep = self.original
+
+    def assert_intact(self) -> None:
+        import asyncio
+
+        assert asyncio.sleep is self.wrapper
 
 
 @isolated
@@ -371,6 +515,376 @@ def test_nest_asyncio_is_refused() -> None:
     with raises(RuntimeError, "nest_asyncio"):
         aioxide.install()
     assert aioxide.status().level == "none"
+
+
+class NestAsyncio:
+    """What `nest_asyncio.apply()` does to the names of asyncio, which it never takes back."""
+
+    def patch(self) -> None:
+        import asyncio
+        from asyncio import futures, tasks
+
+        self.before = {
+            (module, name): vars(module)[name]
+            for module, names in {
+                asyncio: ["Task", "Future", "run"],
+                tasks: ["Task", "_CTask"],
+                futures: ["Future"],
+            }.items()
+            for name in names
+        }
+        twins: Any = tasks
+        asyncio.Task = twins.Task = twins._CTask = twins._PyTask  # type: ignore[misc]
+        asyncio.Future = futures.Future = vars(futures)["_PyFuture"]  # type: ignore[misc]
+
+        def run(main: Any, *, debug: bool = False) -> Any:
+            raise AssertionError(main)
+
+        asyncio.run = run  # type: ignore[assignment]
+        self.patched = {place: vars(place[0])[place[1]] for place in self.before}
+
+    def unpatch(self) -> None:
+        for (module, name), value in self.before.items():
+            vars(module)[name] = value
+
+    def assert_intact(self) -> None:
+        assert all(vars(module)[name] is value for (module, name), value in self.patched.items())
+
+
+@isolated
+def test_nest_asyncio_applied_while_installed() -> None:
+    import_all_of_asyncio()
+    before = everything()
+    import aioxide
+
+    other = NestAsyncio()
+    aioxide.install()
+    assert aioxide.status().advice == ()
+    other.patch()
+    found = aioxide.status()
+    assert "nest_asyncio.apply()" in found.advice[0]
+    assert {"asyncio.tasks.Task", "asyncio.futures.Future", "asyncio.runners.run"} <= set(found.overridden)
+    with raises(RuntimeError, r"nest_asyncio\.apply"):
+        aioxide.install()
+    aioxide.uninstall()
+    other.assert_intact()
+    # What it puts back is native, and that can be undone.
+    other.unpatch()
+    aioxide.uninstall()
+    assert_restored(before)
+
+
+@isolated
+def test_every_order_with_a_second_patcher() -> None:
+    from itertools import permutations
+
+    import_all_of_asyncio()
+    before = everything()
+    import aioxide
+
+    class Policy:
+        """Somebody who sets a policy."""
+
+        def patch(self) -> None:
+            from asyncio import events
+
+            default = vars(events)
+            self.before = default.get("_event_loop_policy")
+            base: Any = default.get("_AbstractEventLoopPolicy") or default.get("AbstractEventLoopPolicy")
+            self.policy = type("Theirs", (base or object,), {"new_event_loop": lambda self: None})()
+            if base is not None:
+                set_policy(self.policy)
+
+        def unpatch(self) -> None:
+            from asyncio import events
+
+            if "_event_loop_policy" in vars(events):
+                set_policy(self.before)
+
+        def assert_intact(self) -> None:
+            from asyncio import events
+
+            assert vars(events).get("_event_loop_policy", self.policy) is self.policy
+
+    other: Any
+    for other in (Patcher(), Policy(), NestAsyncio()):
+        actions = {
+            "install": aioxide.install,
+            "uninstall": aioxide.uninstall,
+            "patch": other.patch,
+            "unpatch": other.unpatch,
+        }
+        for order in permutations(actions):
+            if order.index("unpatch") < order.index("patch"):
+                continue
+            for action in order:
+                try:
+                    actions[action]()
+                except RuntimeError as error:
+                    # It refuses to be installed over nest_asyncio, and changes nothing then.
+                    assert (action, type(other)) == ("install", NestAsyncio), error
+                if order.index("patch") <= order.index(action) < order.index("unpatch"):
+                    other.assert_intact()
+            aioxide.uninstall()
+            assert_restored(before)
+
+
+@isolated
+def test_every_order_with_uvloop() -> None:
+    """uvloop.install() sets a policy, where there are policies."""
+    import asyncio
+    import warnings
+    from itertools import permutations
+
+    # It uses names that are going to be removed.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    try:
+        import uvloop
+    except ImportError:
+        return
+    if not hasattr(uvloop, "install"):
+        return
+    import_all_of_asyncio()
+    before = everything()
+    import aioxide
+
+    def reset() -> None:
+        set_policy(None)
+
+    for order in permutations([aioxide.install, aioxide.uninstall, uvloop.install, reset]):
+        is_theirs = is_native = False
+        for action in order:
+            action()  # type: ignore[operator]
+            is_theirs = action is uvloop.install or (is_theirs and action is not reset)
+            is_native = action is aioxide.install or (is_native and action is not aioxide.uninstall)
+            loop = asyncio.new_event_loop()
+            assert type(loop).__module__.startswith("uvloop" if is_theirs else "aioxide" if is_native else "asyncio")
+            loop.close()
+            if is_theirs:
+                assert aioxide.status().loops.startswith("uvloop.")
+                assert "uvloop" in aioxide.status().advice[0]
+        aioxide.uninstall()
+        reset()
+        assert_restored(before)
+
+
+@isolated
+def test_nest_asyncio_itself() -> None:
+    """The real one, where it is there: before and after `install()`."""
+    import asyncio
+    import warnings
+
+    # It uses names that are going to be removed.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    try:
+        import nest_asyncio  # type: ignore[import-untyped]
+    except ImportError:
+        return
+    import aioxide
+
+    aioxide.install()
+    loop = asyncio.new_event_loop()
+    with raises(ValueError, "Can't patch loop of type"):
+        nest_asyncio.apply(loop)
+    loop.close()
+    assert "nest_asyncio.apply()" in aioxide.status().advice[0]
+    aioxide.uninstall()
+    with raises(RuntimeError, r"nest_asyncio\.apply"):
+        aioxide.install()
+
+
+@isolated
+def test_advice_about_a_loop_that_runs_already() -> None:
+    import asyncio
+
+    import aioxide
+
+    async def main() -> None:
+        aioxide.install()
+        assert "unix_events" in aioxide.status().advice[0]
+        assert "python -m aioxide" in aioxide.status().advice[0]
+
+    asyncio.run(main())
+    assert aioxide.status().advice == ()
+
+
+# Children.
+
+
+def in_a_child(code: str, *arguments: str, **environment: str | None) -> str:
+    """Return what a Python prints that this one starts."""
+    import os
+
+    merged = {**os.environ, **environment}
+    values = {name: value for name, value in merged.items() if value is not None}
+    command = [sys.executable, *arguments, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=values)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.strip()
+
+
+WHAT_IS_NATIVE = """
+import asyncio
+import sys
+import aioxide
+status = aioxide.status()
+assert asyncio.__spec__.loader is asyncio.__loader__ and type(asyncio.__loader__).__name__ == "SourceFileLoader"
+assert not any("_bootstrap" in folder for folder in sys.path)
+assert (asyncio.sleep is aioxide.sleep) == (status.level == "full")
+loop = asyncio.new_event_loop()
+assert isinstance(loop, aioxide.Loop) == (status.level != "none")
+loop.close()
+print(status.level, status.children)
+"""
+
+
+@isolated
+def test_children_are_reached_on_request() -> None:
+    import os
+
+    os.environ["PYTHONPATH"] = path = os.pathsep.join(["/nowhere", str(Path(__file__).parent)])
+    import aioxide
+
+    aioxide.install()
+    assert in_a_child(WHAT_IS_NATIVE) == "none none"
+    aioxide.install(children=True)
+    assert aioxide.status().children == "full"
+    assert "Pythons started from here install aioxide, level 'full'" in str(aioxide.status())
+    assert in_a_child(WHAT_IS_NATIVE) == "full full"
+    # Whichever is imported first.
+    assert in_a_child(f"import aioxide\n{WHAT_IS_NATIVE}") == "full full"
+    # A child of the child.
+    nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {WHAT_IS_NATIVE!r}], check=True)"
+    assert in_a_child(nested) == "full full"
+    # Not those that do not look at the environment, or are told not to.
+    assert in_a_child(WHAT_IS_NATIVE, "-E") == "none full"
+    assert in_a_child(WHAT_IS_NATIVE, AIOXIDE_INSTALL="0").startswith("none")
+    # A program without asyncio does not pay for it.
+    assert in_a_child("import sys; print('asyncio' in sys.modules or 'aioxide' in sys.modules)") == "False"
+    aioxide.install("loop")
+    assert in_a_child(WHAT_IS_NATIVE) == "loop loop"
+    assert os.environ["PYTHONPATH"].endswith(os.pathsep + path)
+    aioxide.uninstall()
+    assert aioxide.status().children == "none"
+    assert os.environ["PYTHONPATH"] == path
+    assert "AIOXIDE_INSTALL" not in os.environ
+    assert in_a_child(WHAT_IS_NATIVE) == "none none"
+
+
+@isolated
+def test_environment_of_children_is_given_back() -> None:
+    import os
+
+    os.environ.pop("PYTHONPATH", None)
+    import aioxide
+
+    aioxide.install(children=True)
+    # An empty part would be the current folder.
+    assert "" not in os.environ["PYTHONPATH"].split(os.pathsep)
+    aioxide.uninstall()
+    assert "PYTHONPATH" not in os.environ
+    # What others have put there in the meantime stays.
+    aioxide.install(children=True)
+    os.environ["PYTHONPATH"] += os.pathsep + "/theirs"
+    aioxide.uninstall()
+    assert os.environ["PYTHONPATH"] == "/theirs"
+    # Set by others, without an install() here: theirs.
+    os.environ["AIOXIDE_INSTALL"] = "full"
+    aioxide.uninstall()
+    assert os.environ["AIOXIDE_INSTALL"] == "full"
+
+
+@isolated
+def test_wrong_level_for_children_is_reported() -> None:
+    import os
+
+    import aioxide
+
+    aioxide.install(children=True)
+    os.environ["AIOXIDE_INSTALL"] = "half"
+    done = subprocess.run([sys.executable, "-c", "import asyncio"], capture_output=True, text=True, check=True)
+    assert done.stderr == "aioxide: AIOXIDE_INSTALL must be 'full', 'loop' or '0', not 'half'\n"
+    assert in_a_child(WHAT_IS_NATIVE, AIOXIDE_INSTALL="1") == "full full"
+
+
+@isolated
+def test_sitecustomize_of_others_is_run() -> None:
+    import os
+    import tempfile
+
+    import aioxide
+
+    show = "import sitecustomize; print(sitecustomize.__file__); import asyncio, aioxide; print(aioxide.status().level)"
+    with tempfile.TemporaryDirectory() as folder:
+        theirs = Path(folder, "sitecustomize.py")
+        theirs.write_text("import builtins; builtins.answer = 42")
+        os.environ["PYTHONPATH"] = folder
+        aioxide.install(children=True)
+        assert in_a_child(f"{show}; print(answer)") == f"{theirs}\nfull\n42"
+        # Its errors are reported as Python does it.
+        theirs.write_text("import nonsense")
+        done = subprocess.run([sys.executable, "-c", "pass"], capture_output=True, text=True, check=False)
+        assert "No module named 'nonsense'" in done.stderr
+        theirs.unlink()
+        assert in_a_child(show).endswith("sitecustomize.py\nfull")
+
+
+@isolated
+def test_children_without_aioxide_are_left_alone() -> None:
+    import os
+    import tempfile
+
+    import aioxide
+
+    aioxide.install(children=True)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "aioxide.py").write_text("raise ImportError('not for this Python')")
+        os.environ["PYTHONPATH"] += os.pathsep + folder
+        assert in_a_child("import asyncio; print(asyncio.sleep.__module__)") == "asyncio.tasks"
+
+
+@isolated
+def test_second_interpreters_of_children_are_left_alone() -> None:
+    """The extension refuses to be imported there; asyncio is as it was."""
+    if sys.version_info < (3, 14):
+        return
+    import aioxide
+
+    aioxide.install(children=True)
+    code = """
+from concurrent import interpreters
+second = interpreters.create()
+second.exec("import asyncio; print(asyncio.sleep.__module__, asyncio.run(asyncio.sleep(0, 42)), flush=True)")
+second.close()
+import asyncio, aioxide
+print(aioxide.status().level)
+"""
+    assert in_a_child(code) == "asyncio.tasks 42\nfull"
+
+
+def report_level(queue: Any) -> None:
+    """Run in a process of multiprocessing."""
+    import asyncio
+
+    import aioxide
+
+    queue.put((aioxide.status().level, asyncio.sleep is aioxide.sleep))
+
+
+@isolated
+def test_processes_of_multiprocessing_are_reached() -> None:
+    import multiprocessing
+
+    import aioxide
+
+    aioxide.install(children=True)
+    for method in ("spawn", "forkserver", "fork"):
+        context = multiprocessing.get_context(method)
+        queue = context.SimpleQueue()
+        process = context.Process(target=report_level, args=(queue,))
+        process.start()
+        assert queue.get() == ("full", True), method
+        process.join()
 
 
 # Other modules.
@@ -510,32 +1024,142 @@ def test_policy_of_the_program_is_obeyed() -> None:
     loop.close()
 
 
-@isolated
-def test_without_policies_the_factory_is_replaced() -> None:
-    import asyncio
+def take_policies_away() -> None:
+    """Make asyncio what it is from Python 3.16 on: there are no policies, loops are kept for each thread."""
     from asyncio import events, unix_events
 
     for name, value in list(vars(unix_events).items()):
         if isinstance(value, type) and "_loop_factory" in vars(value):
             delattr(unix_events, name)
+    functions = """
+import threading as _threading
+_set_loops = _threading.local()
 
-    def new_event_loop() -> Any:
-        raise AssertionError("the factory of a Python without policies")
+def new_event_loop():
+    from asyncio import EventLoop
+    return EventLoop()
 
-    stdlib: Any = new_event_loop
-    asyncio.new_event_loop = events.new_event_loop = stdlib
+def set_event_loop(loop):
+    _set_loops.loop = loop
+
+def get_event_loop():
+    running = _get_running_loop()
+    if running is None:
+        running = getattr(_set_loops, "loop", None)
+    if running is None:
+        raise RuntimeError("There is no current event loop")
+    return running
+"""
+    import asyncio
+
+    names, package = vars(events), vars(asyncio)
+    package.setdefault("EventLoop", package["SelectorEventLoop"])
+    vars(unix_events).setdefault("EventLoop", package["SelectorEventLoop"])
+    for module in (names, package, vars(unix_events)):
+        for name in list(module):
+            if "policy" in name.lower():
+                del module[name]
+    asyncio.__all__ = tuple(name for name in asyncio.__all__ if name in package)
+    exec(functions, names)
+    for name in ("new_event_loop", "set_event_loop", "get_event_loop"):
+        package[name] = names[name]
+    # The C version of this asks for the policy.
+    names["_c_get_event_loop"] = names["get_event_loop"]
+
+
+@isolated
+def test_without_policies_the_factory_is_replaced() -> None:
+    import asyncio
+    import threading
+    import unittest
+    from asyncio import events
+
+    take_policies_away()
+    import_all_of_asyncio()
+    before = everything()
+    stdlib = asyncio.new_event_loop
     import aioxide
 
-    assert aioxide.status().level == "none"
-    aioxide.install("loop")
-    assert events.new_event_loop is asyncio.new_event_loop is aioxide.new_event_loop
-    assert aioxide.status().loops == "aioxide"
-    loop = asyncio.new_event_loop()
-    assert isinstance(loop, aioxide.Loop)
-    loop.close()
-    aioxide.install("full")
+    class Case(unittest.IsolatedAsyncioTestCase):
+        async def test_loop(self) -> None:
+            kinds.append(type(asyncio.get_running_loop()))
+
+    async def main() -> None:
+        kinds.append(type(asyncio.get_running_loop()))
+
+    kinds: list[type] = []
+
+    def use_loops() -> set[bool]:
+        kinds.clear()
+        asyncio.run(main())
+        with asyncio.Runner() as runner:
+            runner.run(main())
+        assert unittest.TextTestRunner(stream=__import__("io").StringIO()).run(Case("test_loop")).wasSuccessful()
+        thread = threading.Thread(target=asyncio.run, args=(main(),))
+        thread.start()
+        thread.join()
+        for factory in (asyncio.new_event_loop, events.new_event_loop, asyncio.SelectorEventLoop):
+            loop = factory()
+            kinds.append(type(loop))
+            loop.close()
+        return {issubclass(kind, aioxide.Loop) for kind in kinds}
+
+    assert (aioxide.status().level, aioxide.status().loops) == ("none", "asyncio")
+    assert use_loops() == {False}
+    levels: tuple[Literal["loop", "full"], ...] = ("loop", "full")
+    for level in levels:
+        aioxide.install(level)
+        assert events.new_event_loop is asyncio.new_event_loop is aioxide.new_event_loop
+        assert (aioxide.status().loops, aioxide.status().advice) == ("aioxide", ())
+        assert "asyncio.events.new_event_loop" in aioxide.status().native
+        assert use_loops() == {True}
+        assert vars(asyncio)["EventLoop"] is aioxide.SelectorEventLoop
     aioxide.uninstall()
     assert events.new_event_loop is asyncio.new_event_loop is stdlib
+    assert use_loops() == {False}
+    assert_restored(before)
+    # Without install(), aioxide's own runner takes a native loop.
+    aioxide.run(main())
+    assert issubclass(kinds[-1], aioxide.Loop)
+
+
+@isolated
+def test_without_policies_others_patch_the_factory() -> None:
+    import asyncio
+    from asyncio import events
+
+    take_policies_away()
+    import_all_of_asyncio()
+    before = everything()
+    stdlib = asyncio.new_event_loop
+    import aioxide
+
+    def theirs() -> Any:
+        return stdlib()
+
+    # In both places, before and after.
+    asyncio.new_event_loop = events.new_event_loop = theirs
+    aioxide.install()
+    assert asyncio.new_event_loop is events.new_event_loop is theirs
+    assert aioxide.status().loops.endswith("theirs")
+    assert "theirs" in aioxide.status().advice[0]
+    aioxide.uninstall()
+    assert asyncio.new_event_loop is events.new_event_loop is theirs
+    asyncio.new_event_loop = events.new_event_loop = stdlib
+    assert_restored(before)
+    aioxide.install()
+    asyncio.new_event_loop = events.new_event_loop = theirs
+    assert aioxide.status().overridden == ("asyncio.events.new_event_loop",)
+    aioxide.uninstall()
+    assert asyncio.new_event_loop is events.new_event_loop is theirs
+    # In one of the places.
+    asyncio.new_event_loop = stdlib
+    aioxide.install()
+    assert events.new_event_loop is theirs
+    assert asyncio.new_event_loop is aioxide.new_event_loop
+    aioxide.uninstall()
+    events.new_event_loop = stdlib
+    assert_restored(before)
 
 
 @isolated
@@ -647,6 +1271,25 @@ def test_subclass_of_selector_event_loop_is_the_stdlibs() -> None:
     loop.close()
 
 
+@isolated
+def test_subclasses_of_the_stdlibs_loop_are_listed() -> None:
+    import asyncio
+
+    import aioxide
+
+    aioxide.install()
+    assert aioxide.status().foreign_loops == ()
+
+    class Loop(asyncio.SelectorEventLoop):
+        pass
+
+    class Heir(Loop):
+        pass
+
+    assert [name.rpartition(".")[2] for name in aioxide.status().foreign_loops] == ["Heir", "Loop"]
+    assert "Loop" in str(aioxide.status())
+
+
 # status()
 
 
@@ -664,7 +1307,8 @@ def test_status_tells_what_is_native() -> None:
     full = aioxide.status()
     assert (full.level, full.loops, full.overridden) == ("full", "aioxide", ())
     assert {"asyncio.tasks.Task", "asyncio.tasks.sleep"} <= set(full.native)
-    assert full.bindings == len([p for p in changed(before) if p[1] != "_loop_factory"])
+    added = bindings().keys() - before.keys()
+    assert full.bindings == len([p for p in changed(before) if p[1] != "_loop_factory"]) + len(added)
     # Every public name is either native, and only that, or has its reason.
     names = {name.rpartition(".")[2] for name in full.native}
     aliases = {"EventLoop"}
@@ -672,6 +1316,7 @@ def test_status_tells_what_is_native() -> None:
     assert not names & set(full.stdlib)
     assert "derives" in full.stdlib["BaseEventLoop"]
     assert "constant" in full.stdlib["FIRST_COMPLETED"]
+    assert "too" in full.stdlib["current_task"]
     aioxide.install("loop")
     assert aioxide.status().native == ("asyncio.unix_events.SelectorEventLoop",)
     assert "level" in aioxide.status().stdlib["sleep"]

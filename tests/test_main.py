@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+import aioxide
+
 PLAIN = [sys.executable]
 NATIVE = [sys.executable, "-m", "aioxide"]
 
@@ -182,7 +184,11 @@ ENDS = {
         6,
     ),
     "atexit": ("import atexit; atexit.register(print, 'at exit'); print('program'); raise SystemExit(7)", 7),
-    "thread": ("import threading; threading.Timer(0.01, print, ['thread']).start(); print('program')", 0),
+    "thread": (
+        "import threading\ngo_on = threading.Event()\n"
+        "threading.Thread(target=lambda: (go_on.wait(), print('thread'))).start()\nprint('program')\ngo_on.set()\n",
+        0,
+    ),
     "output": ("import sys; sys.stdout.write('out'); sys.stderr.write('err')", 0),
 }
 
@@ -353,3 +359,91 @@ def test_program_may_import_aioxide_itself(program):
 def test_the_repository_is_not_on_the_programs_path(program):
     path = program("import sys; print(sys.path[0])")
     assert pathlib.Path(assert_same(path).stdout.strip()) == path.parent
+
+
+# Children.
+
+
+def test_children_are_native_on_request(program):
+    path = program("""
+import subprocess, sys
+import asyncio, aioxide
+print(aioxide.status().level, asyncio.sleep is aioxide.sleep, flush=True)
+if sys.argv[1:] == ["parent"]:
+    subprocess.run([sys.executable, __file__], check=True)
+""")
+    assert run(NATIVE, path, "parent").stdout == "full True\nnone False\n"
+    assert run(NATIVE, "--children", path, "parent").stdout == "full True\nfull True\n"
+    assert run(NATIVE, "run", "--loop-only", "--children", path, "parent").stdout == "loop False\nloop False\n"
+
+
+# The doctor.
+
+
+def test_doctor_finds_nothing_wrong():
+    result = run(NATIVE, "doctor")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"aioxide {aioxide.__version__}: ")
+    assert f"installed, level 'full'{chr(10)}new loops come from: aioxide{chr(10)}" in result.stdout
+    assert result.stdout.endswith("no problem found\n")
+    assert "level 'loop'" in run(NATIVE, "doctor", "--loop-only").stdout
+
+
+def test_doctor_names_what_was_imported_too_early(program):
+    path = program("from asyncio import sleep as nap, Queue")
+    result = run(NATIVE, "doctor", "program", cwd=path.parent)
+    assert result.returncode == 1
+    assert "  program.nap is still the stdlib's asyncio.tasks.sleep\n" in result.stdout
+    assert "  program.Queue is still the stdlib's asyncio.queues.Queue\n" in result.stdout
+    assert "problem: program: imported names from asyncio before aioxide.install()." in result.stdout
+
+
+def test_doctor_reports_modules_that_fail(program):
+    path = program("1 / 0")
+    result = run(NATIVE, "doctor", "program", "nonsense", cwd=path.parent)
+    assert result.returncode == 1
+    assert "problem: program could not be imported: division by zero\n" in result.stdout
+    assert "problem: nonsense could not be imported: No module named 'nonsense'\n" in result.stdout
+
+
+def test_doctor_knows_nest_asyncio(program):
+    path = program("import asyncio; asyncio.Task = asyncio.tasks.Task = asyncio.tasks._PyTask")
+    result = run(NATIVE, "doctor", "program", cwd=path.parent)
+    assert result.returncode == 1
+    assert "problem: nest_asyncio has replaced" in result.stdout
+    assert "Remove the call of nest_asyncio.apply()" in result.stdout
+
+
+def test_doctor_sees_policies_loops_and_patches(program):
+    path = program("""
+import asyncio, functools
+class Loop(asyncio.SelectorEventLoop): ...
+original = asyncio.sleep
+@functools.wraps(original)
+async def sleep(delay): await original(delay)
+asyncio.sleep = sleep
+if base := getattr(asyncio.events, "_AbstractEventLoopPolicy", vars(asyncio.events).get("AbstractEventLoopPolicy")):
+    class Policy(base):
+        def new_event_loop(self): return Loop()
+    vars(asyncio.events).get("_set_event_loop_policy", asyncio.events.__dict__["set_event_loop_policy"])(Policy())
+""")
+    result = run([sys.executable, "-W", "ignore", "-m", "aioxide"], "doctor", "program", cwd=path.parent)
+    assert result.returncode == 1
+    assert "stay what they are:\n  program.Loop\n" in result.stdout
+    assert "problem: asyncio.tasks.sleep: others have bound something else to it" in result.stdout
+    if sys.version_info < (3, 16):
+        assert "problem: New loops come from program.Policy" in result.stdout
+
+
+def test_doctor_sees_a_variable_without_effect(monkeypatch):
+    monkeypatch.setenv("AIOXIDE_INSTALL", "full")
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    result = run(NATIVE, "doctor")
+    assert result.returncode == 1
+    assert "problem: AIOXIDE_INSTALL=full has no effect unless PYTHONPATH begins with" in result.stdout
+
+
+def test_doctor_is_a_script_after_run(program):
+    path = program("print('a script')", "doctor")
+    assert run(NATIVE, "run", "doctor", cwd=path.parent).stdout == "a script\n"
+    assert run(NATIVE, "doctor", "-x").returncode == 2

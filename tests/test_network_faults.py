@@ -19,11 +19,9 @@ import struct
 import time
 
 import pytest
+from waiting import PATIENCE, turns, until
 
 import aioxide
-
-PATIENCE = 20
-"""Seconds after which something that should have happened will not."""
 
 RESET = struct.pack("ii", 1, 0)
 """The value of SO_LINGER with which close() resets the connection."""
@@ -53,19 +51,6 @@ def descriptors():
         with contextlib.suppress(OSError):
             found.add((int(name), os.readlink(f"/proc/self/fd/{name}")))
     return found
-
-
-async def turns(count=1):
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-async def until(condition):
-    """Lets the loop run until something is true."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it does not happen"
-        await asyncio.sleep(0)
 
 
 def full_listener():
@@ -605,22 +590,6 @@ def test_cancelled_at_every_moment(own, name, fires, tmp_path):
 
 
 # No descriptors, no memory.
-
-
-@pytest.fixture
-def no_descriptors():
-    """Calls: let the process have no more descriptors, and let it have them again."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-
-    def forbid():
-        with socket.socket() as sock:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (sock.fileno(), limits[1]))
-
-    def allow():
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-
-    yield forbid, allow
-    allow()
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix", "streams"])
@@ -1258,3 +1227,140 @@ def test_very_many_random_connections(own, tmp_path):
     print(f"{tally.conversations} conversations, {tally.bytes >> 20} MiB, {grown:+.1f} MiB of memory")
     assert len(gc.get_objects()) - objects < 500
     assert resident() - memory < 16 << 20
+
+
+# Pipes and datagrams at random.
+
+
+class Sink(asyncio.Protocol, asyncio.DatagramProtocol):
+    """Keeps what comes, and stops reading for a while every so often."""
+
+    def __init__(self, generator, loop):
+        self.generator = generator
+        self.lost = loop.create_future()
+        self.pieces = []
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.pieces.append(data)
+        if self.generator.random() < 0.2:
+            self.transport.pause_reading()
+            loop = asyncio.get_running_loop()
+            loop.call_later(self.generator.choice([0, 0.0005]), self.transport.resume_reading)
+
+    def datagram_received(self, data, addr):
+        self.data_received(data)
+
+    def connection_lost(self, exc):
+        self.lost.set_result(exc)
+
+
+class Source(Sink):
+    """Knows when it may send."""
+
+    def __init__(self, generator, loop):
+        super().__init__(generator, loop)
+        self.free = asyncio.Event()
+        self.free.set()
+
+    def pause_writing(self):
+        self.free.clear()
+
+    def resume_writing(self):
+        self.free.set()
+
+    def connection_lost(self, exc):
+        super().connection_lost(exc)
+        self.free.set()
+
+
+async def send_at_random(generator, source, send, sizes):
+    """Sends pieces, mostly as the transport wants them; returns them, and how it ended."""
+    sent = []
+    for _ in range(generator.randrange(30)):
+        piece = generator.randbytes(generator.choice(sizes))
+        sent.append(piece)
+        send(piece)
+        if generator.random() < 0.8:
+            await source.free.wait()
+        if generator.random() < 0.3:
+            await turns(generator.randrange(3))
+    end = generator.choice(["close", "close", "abort", "peer"])
+    return sent, end
+
+
+async def pipe_at_random(loop, generator):
+    reading, writing = os.pipe()
+    _, sink = await loop.connect_read_pipe(lambda: Sink(generator, loop), io.FileIO(reading))
+    transport, source = await loop.connect_write_pipe(lambda: Source(generator, loop), io.FileIO(writing, "w"))
+    transport.set_write_buffer_limits(high=generator.choice([0, 1000, 1 << 16]))
+    sent, end = await send_at_random(generator, source, transport.write, [1, 100, 5000, 100_000])
+    if end == "peer":
+        sink.transport.close()
+    else:
+        getattr(transport, end)()
+    await sink.lost
+    transport.close()
+    await source.lost
+    whole, received = b"".join(sent), b"".join(sink.pieces)
+    assert received == whole if end == "close" else whole.startswith(received)
+    return len(received)
+
+
+async def datagrams_at_random(loop, generator, folder, number):
+    """Over Unix sockets nothing is lost that was not dropped, and the order stays."""
+    near, far = (socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2))
+    for name, sock in ("near", near), ("far", far):
+        sock.bind(str(folder / f"{number}-{name}"))
+        sock.setblocking(False)
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    address = far.getsockname()
+    if generator.random() < 0.5:
+        near.connect(address)
+        address = None
+    _, sink = await loop.create_datagram_endpoint(lambda: Sink(generator, loop), sock=far)
+    transport, source = await loop.create_datagram_endpoint(lambda: Source(generator, loop), sock=near)
+    transport.set_write_buffer_limits(high=generator.choice([0, 1000, 1 << 16]))
+    sent, end = await send_at_random(
+        generator, source, lambda piece: transport.sendto(piece, address), [0, 1, 100, 1000, 2000]
+    )
+    if end == "peer":
+        sink.transport.abort()
+    else:
+        getattr(transport, end)()
+    if end == "peer":
+        transport.abort()
+    await source.lost
+    if end == "close":
+        await until(lambda: len(sink.pieces) == len(sent))
+    sink.transport.abort()
+    await sink.lost
+    assert sink.pieces == sent[: len(sink.pieces)]
+    return sum(map(len, sink.pieces))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("debug", [False, True], ids=["plain", "debug"])
+@pytest.mark.parametrize("seed", range(3))
+def test_random_pipes_and_datagrams(own, seed, debug, tmp_path):
+    own.set_debug(debug)
+    own.slow_callback_duration = 60
+    reports = []
+    own.set_exception_handler(lambda _, context: reports.append(context))
+    generator = random.Random(seed)
+
+    async def main():
+        before = descriptors()
+        stories = []
+        for number in range(40):
+            stories.append(pipe_at_random(own, generator))
+            stories.append(datagrams_at_random(own, generator, tmp_path, number))
+        assert sum(await asyncio.wait_for(asyncio.gather(*stories), 3 * PATIENCE)) > 0
+        await turns(3)
+        assert descriptors() == before
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert reports == []
+
+    own.run_until_complete(main())

@@ -11,6 +11,7 @@ import tty
 import weakref
 
 import pytest
+from waiting import Recorder, run, turn, until_noted
 
 import aioxide
 
@@ -23,65 +24,6 @@ def forget(last):
 
 def is_stdlib(aio):
     return aio is asyncio
-
-
-class Recorder(asyncio.Protocol):
-    """Notes what happens, and lets a test wait for it."""
-
-    def __init__(self):
-        self.events = []
-        self.transport = None
-        self.received = bytearray()
-        self.changed = None
-
-    def note(self, *event):
-        self.events.append(event)
-        if self.changed is not None and not self.changed.done():
-            self.changed.set_result(None)
-
-    def connection_made(self, transport):
-        self.transport = transport
-        self.note("made")
-
-    def data_received(self, data):
-        self.received += data
-        self.note("data", data)
-
-    def eof_received(self):
-        self.note("eof")
-
-    def connection_lost(self, exc):
-        self.note("lost", exc)
-
-    def pause_writing(self):
-        self.note("pause")
-
-    def resume_writing(self):
-        self.note("resume")
-
-    def kinds(self):
-        return [event[0] for event in self.events]
-
-
-def run(loop, coro):
-    return loop.run_until_complete(asyncio.wait_for(coro, 10))
-
-
-def until(loop, protocol, condition):
-    """Runs the loop until something was noted that makes the condition true."""
-
-    async def wait():
-        while not condition():
-            protocol.changed = asyncio.get_running_loop().create_future()
-            await protocol.changed
-
-    run(loop, wait())
-
-
-def turn(loop, times=1):
-    for _ in range(times):
-        loop.call_soon(loop.stop)
-        loop.run_forever()
 
 
 def lost(protocol):
@@ -162,10 +104,10 @@ def test_reading(loop, reader):
     assert transport.get_protocol() is transport._protocol is protocol
     assert transport.max_size == 256 * 1024
     file.write(b"one")
-    until(loop, protocol, lambda: protocol.received == b"one")
+    until_noted(loop, protocol, lambda: protocol.received == b"one")
     assert type(protocol.events[-1][1]) is bytes
     file.close()
-    until(loop, protocol, lambda: lost(protocol))
+    until_noted(loop, protocol, lambda: lost(protocol))
     assert protocol.events[2:] == [("eof",), ("lost", None)]
     assert transport._pipe is None
     assert transport._loop is None
@@ -176,7 +118,7 @@ def test_reading(loop, reader):
 def test_eof_and_loss_come_in_their_turns(loop, reader):
     _, protocol, file = reader
     file.close()
-    until(loop, protocol, lambda: "eof" in protocol.kinds())
+    until_noted(loop, protocol, lambda: "eof" in protocol.kinds())
     turn(loop)
     assert protocol.kinds() == ["made", "eof", "lost"]
 
@@ -192,7 +134,7 @@ def test_pause_and_resume(loop, reader):
     transport.resume_reading()
     transport.resume_reading()
     assert transport.is_reading()
-    until(loop, protocol, lambda: protocol.received)
+    until_noted(loop, protocol, lambda: protocol.received)
     transport.close()
     assert not transport.is_reading()
     transport.pause_reading()
@@ -214,7 +156,7 @@ def test_paused_in_connection_made(loop):
     turn(loop, 3)
     assert protocol.kinds() == ["made"]
     transport.resume_reading()
-    until(loop, protocol, lambda: lost(protocol))
+    until_noted(loop, protocol, lambda: lost(protocol))
     assert protocol.kinds() == ["made", "data", "eof", "lost"]
 
 
@@ -223,7 +165,7 @@ def test_protocol_can_be_changed(loop, reader):
     other = Recorder()
     transport.set_protocol(other)
     file.write(b"x")
-    until(loop, other, lambda: other.received)
+    until_noted(loop, other, lambda: other.received)
     assert not protocol.received
 
 
@@ -241,9 +183,9 @@ def test_other_files_are_read(loop, tmp_path, kind):
         tty.setraw(write)
     _transport, protocol = read_pipe(loop, read)
     os.write(write, b"text")
-    until(loop, protocol, lambda: protocol.received == b"text")
+    until_noted(loop, protocol, lambda: protocol.received == b"text")
     os.close(write)
-    until(loop, protocol, lambda: lost(protocol))
+    until_noted(loop, protocol, lambda: lost(protocol))
     # The end of a terminal is an error, which is not worth a report.
     if kind == "pty":
         assert isinstance(protocol.events[-1][1], OSError)
@@ -425,7 +367,7 @@ def test_abort_drops_the_buffer(aio, loop, writer):
 def test_peer_closes(loop, writer):
     _transport, protocol, file = writer
     file.close()
-    until(loop, protocol, lambda: lost(protocol))
+    until_noted(loop, protocol, lambda: lost(protocol))
     assert protocol.events[-1] == ("lost", None)
 
 
@@ -433,7 +375,7 @@ def test_peer_closes_before_everything_is_written(loop, writer):
     transport, protocol, file = writer
     fill(transport)
     file.close()
-    until(loop, protocol, lambda: lost(protocol))
+    until_noted(loop, protocol, lambda: lost(protocol))
     assert isinstance(protocol.events[-1][1], BrokenPipeError)
     assert protocol.kinds().count("lost") == 1
 
@@ -472,7 +414,7 @@ def test_other_files_are_written(loop, tmp_path, kind):
         turn(loop, 3)
         assert protocol.kinds() == ["made"]
         transport.close()
-    until(loop, protocol, lambda: lost(protocol))
+    until_noted(loop, protocol, lambda: lost(protocol))
     assert protocol.events[-1] == ("lost", None)
 
 
@@ -521,9 +463,9 @@ def test_raising_callbacks_are_reported(loop, callback):
     read, write = os.pipe()
     transport, protocol = read_pipe(loop, read, Raising)
     os.write(write, b"x")
-    until(loop, protocol, lambda: protocol.received)
+    until_noted(loop, protocol, lambda: protocol.received)
     os.close(write)
-    until(loop, protocol, lambda: lost(protocol))
+    until_noted(loop, protocol, lambda: lost(protocol))
     turn(loop)
     assert len(reports) == 1
     assert isinstance(reports[0]["exception"], ZeroDivisionError)
@@ -549,9 +491,9 @@ def test_close_of_reader_in_every_callback(aio, loop, callback):
     transport, protocol = read_pipe(loop, read, Ending)
     if callback == "data_received":
         os.write(write, b"x")
-        until(loop, protocol, lambda: lost(protocol))
+        until_noted(loop, protocol, lambda: lost(protocol))
     os.close(write)
-    until(loop, protocol, lambda: lost(protocol))
+    until_noted(loop, protocol, lambda: lost(protocol))
     turn(loop, 3)
     assert protocol.kinds().count("lost") == 1
     assert transport._pipe is None
@@ -630,7 +572,7 @@ def test_callbacks_do_not_leak_their_context(loop):
     _transport, protocol = read_pipe(loop, read, Setting)
     os.write(write, b"x")
     os.close(write)
-    until(loop, protocol, lambda: lost(protocol))
+    until_noted(loop, protocol, lambda: lost(protocol))
     assert VAR.get() == "outside"
 
 
@@ -654,7 +596,7 @@ def test_callbacks_share_the_context_of_the_creation(aio, loop):
     _, protocol = run(loop, create())
     os.write(write, b"x")
     os.close(write)
-    until(loop, protocol, lambda: lost(protocol))
+    until_noted(loop, protocol, lambda: lost(protocol))
     assert seen == {"made": "creation", "data": "set in made", "eof": "set in data", "lost": "set in eof"}
 
 
@@ -709,7 +651,7 @@ def test_no_descriptor_is_leaked(loop):
         (_reader, rp), (writer, _wp) = read_pipe(loop, read), write_pipe(loop, write)
         writer.write(b"x")
         writer.close()
-        until(loop, rp, lambda: lost(rp))
+        until_noted(loop, rp, lambda: lost(rp))
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -723,7 +665,7 @@ def test_dropped_transport_stays_with_its_loop(loop):
     gc.collect()
     assert alive() is not None
     os.close(write)
-    until(loop, protocol, lambda: lost(protocol))
+    until_noted(loop, protocol, lambda: lost(protocol))
     turn(loop)
     gc.collect()
     assert alive() is None

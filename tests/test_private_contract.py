@@ -900,3 +900,405 @@ def test_concurrent_futures_are_chained(aio, loop):
         return source.cancelled()
 
     assert loop.run_until_complete(main())
+
+
+# Handles and classes that instrumentation wraps.
+
+
+def test_handles_are_handles(aio, loop):
+    """ddtrace, aiodebug and Playwright ask isinstance of Handle, and keep weak references.
+
+    Of asyncio's own Handle native ones are instances after install() only: see test_install.py.
+    """
+    handles = [loop.call_soon(int), loop.call_soon_threadsafe(int), loop.call_later(0, int), loop.call_at(0, int)]
+    for handle in handles:
+        assert isinstance(handle, aio.Handle)
+        assert weakref.ref(handle)() is handle
+    assert [isinstance(handle, aio.TimerHandle) for handle in handles] == [False, False, True, True]
+    assert issubclass(aio.TimerHandle, aio.Handle)
+    turn(loop, 2)
+
+
+def test_run_of_a_handle_can_be_wrapped(aio, loop, monkeypatch):
+    """ddtrace and aiodebug put a function of their own in the place of Handle._run."""
+    original = aio.Handle._run
+    seen = []
+
+    def _run(self):
+        seen.append(self)
+        return original(self)
+
+    monkeypatch.setattr(aio.Handle, "_run", _run)
+    calls = []
+    handle = loop.call_soon(calls.append, 1)
+    handle._run()
+    assert (seen, calls) == ([handle], [1])
+    handle.cancel()
+    turn(loop)
+
+
+@pytest.mark.parametrize("where", ["class", "base"])
+def test_create_task_of_the_class_can_be_wrapped(where, aio, loop):
+    """ddtrace and New Relic wrap create_task of the loop's class, or of the base that defines it."""
+    kind = type(loop)
+    if where == "base":
+        kind = next(base for base in kind.__mro__ if "create_task" in vars(base))
+    original = kind.create_task
+    made = []
+
+    def create_task(self, coro, **kwargs):
+        made.append(coro.__name__)
+        return original(self, coro, **kwargs)
+
+    async def main():
+        await aio.create_task(noop())
+        async with aio.TaskGroup() as group:
+            group.create_task(noop())
+        await aio.gather(noop(), noop())
+
+    kind.create_task = create_task
+    try:
+        loop.run_until_complete(main())
+    finally:
+        if where == "base":
+            kind.create_task = original
+        else:
+            del kind.create_task
+    assert made == ["main", "noop", "noop", "noop", "noop"]
+    made.clear()
+    loop.run_until_complete(main())
+    assert made == []
+
+
+@pytest.mark.parametrize("name", ["create_task", "create_future", "call_soon"])
+def test_methods_of_a_subclass_are_called(name, aio):
+    """trio-asyncio, qasync and looptime override methods in a class derived from the loop's."""
+    base = asyncio.SelectorEventLoop if aio is asyncio else aioxide.Loop
+    calls = []
+
+    def override(self, *args, **kwargs):
+        calls.append(name)
+        return getattr(super(derived, self), name)(*args, **kwargs)
+
+    derived = type("Derived", (base,), {name: override})
+    loop = derived()
+
+    async def main():
+        await aio.create_task(aio.sleep(0))
+        await aio.wait_for(aio.Event().wait(), 0.001)
+
+    with pytest.raises(TimeoutError):
+        loop.run_until_complete(main())
+    assert calls
+    loop.close()
+
+
+def test_functions_of_asyncio_can_be_wrapped(aio, loop, monkeypatch):
+    """ddtrace's profiler and opentelemetry wrap gather, wait, shield, as_completed and TaskGroup.create_task."""
+    calls = []
+
+    def wrapped(owner, name):
+        original = getattr(owner, name)
+
+        def wrapper(*args, **kwargs):
+            calls.append(name)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, wrapper)
+
+    for name in ("gather", "wait", "shield", "as_completed", "create_task"):
+        wrapped(aio, name)
+    wrapped(aio.TaskGroup, "create_task")
+
+    async def main():
+        await aio.gather(noop())
+        await aio.wait([aio.create_task(noop())])
+        await aio.shield(noop())
+        for each in aio.as_completed([noop()]):
+            await each
+        async with aio.TaskGroup() as group:
+            group.create_task(noop())
+
+    loop.run_until_complete(main())
+    assert calls == ["gather", "create_task", "wait", "shield", "as_completed", "create_task"]
+
+
+def test_gathering_futures_have_a_class_of_their_own(aio, loop):
+    """ddtrace's profiler wraps _GatheringFuture.__init__ of asyncio.tasks, and asks isinstance."""
+
+    async def main():
+        outer = aio.gather(loop.create_future(), loop.create_future())
+        kind = type(outer)
+        outer.cancel()
+        await aio.gather(outer, return_exceptions=True)
+        return kind
+
+    kind = loop.run_until_complete(main())
+    assert kind.__name__ == "_GatheringFuture"
+    assert issubclass(kind, asyncio.Future)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="from 3.12")
+def test_registry_of_tasks_is_there(aio, loop):
+    """ddtrace's profiler reads the registry of tasks: what it finds there are real asyncio tasks."""
+
+    async def main():
+        return [type(task) for task in list(asyncio.tasks._scheduled_tasks)], asyncio.all_tasks()
+
+    kinds, tasks = loop.run_until_complete(main())
+    assert all(issubclass(kind, asyncio.Task) for kind in kinds)
+    assert len(tasks) == 1
+
+
+def test_current_task_is_known_to_asyncio(aio, loop):
+    """sniffio asks asyncio.current_task(), anyio and httpcore asyncio.get_running_loop(), whatever made the loop."""
+
+    async def main():
+        task = asyncio.current_task()
+        assert task is aio.current_task()
+        assert asyncio.get_running_loop() is asyncio._get_running_loop() is loop
+        await aio.sleep(0)
+        assert asyncio.current_task() is task
+        return task, asyncio.current_task(loop)
+
+    task, same = loop.run_until_complete(main())
+    assert task is same
+    assert isinstance(task, asyncio.Task)
+    assert asyncio._get_running_loop() is None
+
+
+def test_tasks_of_the_stdlib_run_on_the_loop(aio, loop):
+    """aiohttp makes asyncio.Task objects itself, and starts them eagerly where it can."""
+
+    async def main():
+        keywords = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+        task = asyncio.Task(parked(aio.sleep(0, 42)), loop=loop, **keywords)
+        assert task in asyncio.all_tasks()
+        assert await task == 42
+        done = asyncio.Task(noop(), loop=loop, **keywords)
+        assert done.done() == bool(keywords)
+        await done
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="from 3.12")
+def test_eager_factory_of_asyncio(aio, loop):
+    """Textual sets asyncio.eager_task_factory."""
+    loop.set_task_factory(asyncio.eager_task_factory)
+
+    async def main():
+        assert aio.create_task(noop()).done()
+        async with aio.TaskGroup() as group:
+            assert group.create_task(noop()).done()
+        return await aio.gather(aio.sleep(0, 1), parked(aio.sleep(0, 2)))
+
+    assert loop.run_until_complete(main()) == [1, 2]
+
+
+def test_chain_of_causes_of_a_cancellation(aio, loop):
+    """anyio walks __context__ from a CancelledError to its own."""
+
+    async def main():
+        try:
+            await loop.create_future()
+        except asyncio.CancelledError as first:
+            try:
+                await aio.sleep(0)
+                raise ValueError
+            except ValueError as error:
+                assert error.__context__ is first
+                asyncio.current_task().cancel("second")
+                try:
+                    await aio.sleep(0)
+                except asyncio.CancelledError as second:
+                    seen.append((first.args, second.args, second.__context__ is error))
+
+    seen = []
+    task = loop.create_task(main())
+    turn(loop)
+    task.cancel("first")
+    loop.run_until_complete(task)
+    assert seen == [(("first",), ("second",), True)]
+
+
+def test_nest_asyncio_finds_no_insides(aio, loop):
+    """nest_asyncio and aiotools' clock want BaseEventLoop, and say so, before they reach for _run_once or _ready."""
+    if aio is asyncio:
+        assert isinstance(loop, asyncio.BaseEventLoop)
+        assert all(hasattr(loop, name) for name in ("_ready", "_scheduled", "_selector", "_run_once"))
+    else:
+        assert isinstance(loop, asyncio.AbstractEventLoop)
+        assert not isinstance(loop, asyncio.BaseEventLoop)
+        assert not any(hasattr(loop, name) for name in ("_ready", "_scheduled", "_run_once"))
+
+
+# Streams, transports and servers.
+
+
+class Echo(asyncio.Protocol):
+    """Keeps its transport."""
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+
+async def connected(aio, loop, accepted):
+    """A server of streams, and the two ends of a connection to it."""
+    ready = loop.create_future()
+    server = await aio.start_server(lambda reader, writer: ready.set_result((reader, writer)), "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    client = await aio.open_connection(*address)
+    accepted.extend([server, client, await ready])
+
+
+def test_state_of_streams(aio, loop):
+    """redis-py, aiosmtpd and aiomysql read _buffer and _eof of readers, _transport and _protocol of writers."""
+
+    async def main():
+        parts = []
+        await connected(aio, loop, parts)
+        server, (reader, writer), (_, other) = parts
+        assert (type(reader._buffer), bytes(reader._buffer)) == (bytearray, b"")
+        assert (reader._eof, reader._exception, reader._waiter, reader._paused) == (False, None, None, False)
+        assert (reader._loop, writer._loop) == (loop, loop)
+        assert reader._limit == 2**16
+        assert reader._transport is writer._transport is writer.transport
+        assert writer._reader is reader
+        protocol = writer._protocol
+        assert isinstance(protocol, aio.StreamReaderProtocol)
+        assert isinstance(protocol, asyncio.Protocol)
+        assert protocol._stream_reader is reader
+        assert protocol._loop is loop
+        assert protocol._over_ssl is False
+        assert protocol._transport is writer._transport
+        task = loop.create_task(reader.readexactly(6))
+        await aio.sleep(0)
+        assert isinstance(reader._waiter, asyncio.Future)
+        other.write(b"abcdefgh")
+        assert await task == b"abcdef"
+        while len(reader._buffer) < 2:
+            await reader._wait_for_data("test")
+        assert bytes(reader._buffer) == b"gh"
+        # aiosmtpd takes bytes away, redis-py puts some back.
+        del reader._buffer[:1]
+        reader._buffer.extend(b"ijk\n")
+        assert await reader.readline() == b"hijk\n"
+        other.close()
+        assert await reader.read() == b""
+        assert reader._eof is True
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+        await server.wait_closed()
+
+    loop.run_until_complete(main())
+
+
+def test_state_of_transports(aio, loop):
+    """aiohttp and MCP's SDK ask for the class; uvicorn, hypercorn and grpc for the socket; distributed for _sock."""
+
+    async def main():
+        parts = []
+        await connected(aio, loop, parts)
+        server, (_, writer), (_, other) = parts
+        for transport in (writer.transport, other.transport):
+            assert isinstance(transport, asyncio.Transport)
+            assert isinstance(transport, asyncio.ReadTransport)
+            assert isinstance(transport, asyncio.WriteTransport)
+            sock = transport.get_extra_info("socket")
+            assert isinstance(sock, asyncio.trsock.TransportSocket)
+            assert sock.fileno() == transport._sock_fd == transport._sock.fileno()
+            assert transport._extra["socket"] is sock
+            assert transport._loop is loop
+            assert transport._protocol is transport.get_protocol()
+            assert transport._paused is False
+            transport.pause_reading()
+            assert transport._paused is True
+            transport.resume_reading()
+            assert transport._conn_lost == 0
+            assert weakref.ref(transport)() is transport
+        for each in (writer, other):
+            each.close()
+            await each.wait_closed()
+        server.close()
+        await server.wait_closed()
+
+    loop.run_until_complete(main())
+
+
+def test_class_of_other_transports(aio, loop):
+    """anyio and aiohttp ask for the class of datagram and pipe transports."""
+    import os
+    import socket
+
+    async def main():
+        datagrams, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
+        if aio is aioxide or sys.version_info >= (3, 12):
+            assert isinstance(datagrams, asyncio.DatagramTransport)
+        assert isinstance(datagrams.get_extra_info("socket"), asyncio.trsock.TransportSocket)
+        read, write = os.pipe()
+        reading, _ = await loop.connect_read_pipe(asyncio.Protocol, os.fdopen(read, "rb", 0))
+        writing, _ = await loop.connect_write_pipe(asyncio.Protocol, os.fdopen(write, "wb", 0))
+        assert isinstance(reading, asyncio.ReadTransport)
+        assert isinstance(writing, asyncio.WriteTransport)
+        assert reading._pipe.fileno() == read
+        for each in (datagrams, writing, reading):
+            each.close()
+        one, other = socket.socketpair()
+        transport, protocol = await loop.create_connection(Echo, sock=one)
+        assert protocol.transport is transport
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
+        other.close()
+        for _ in range(3):
+            await aio.sleep(0)
+
+    loop.run_until_complete(main())
+
+
+def test_state_of_servers(aio, loop):
+    """uvicorn, aiohttp's test tools and CPython's own tests read what a server holds."""
+
+    async def main():
+        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+        assert isinstance(server, asyncio.AbstractServer)
+        assert server.get_loop() is loop
+        assert server.is_serving()
+        assert [sock.fileno() for sock in server.sockets] == [sock.fileno() for sock in server._sockets]
+        assert isinstance(server.sockets[0], asyncio.trsock.TransportSocket)
+        assert server._waiters is not None
+        server.close()
+        await server.wait_closed()
+        assert server._sockets is None
+        assert tuple(server.sockets) == ()
+
+    loop.run_until_complete(main())
+
+
+def test_protocols_and_transports_are_the_stdlibs(aio):
+    """Every library derives from these, and catches the exceptions: there must be one of each."""
+    for name in (
+        "BaseProtocol", "Protocol", "BufferedProtocol", "DatagramProtocol", "SubprocessProtocol",
+        "BaseTransport", "ReadTransport", "WriteTransport", "Transport", "DatagramTransport", "SubprocessTransport",
+        "CancelledError", "InvalidStateError", "TimeoutError", "IncompleteReadError", "LimitOverrunError",
+        "QueueEmpty", "QueueFull", "BrokenBarrierError", "SendfileNotAvailableError",
+        "AbstractEventLoop", "AbstractServer",
+    ):  # fmt: skip
+        assert getattr(aio, name) is getattr(asyncio, name)
+
+
+def test_stages_of_run_are_those_of_asyncio(aio):
+    """pytest-asyncio, anyio and IsolatedAsyncioTestCase use Runner: its loop is set for the thread, once, and unset."""
+    with aio.Runner() as runner:
+        loop = runner.get_loop()
+        seen = [runner.run(running_loop()) for _ in range(2)]
+        assert seen == [loop, loop]
+        assert runner.get_loop() is loop
+    assert loop.is_closed()
+    with pytest.raises(RuntimeError, match="Runner is closed"):
+        runner.get_loop()
+
+
+async def running_loop():
+    return asyncio.get_running_loop()

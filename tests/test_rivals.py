@@ -54,10 +54,9 @@ import traceback
 import weakref
 
 import pytest
+from waiting import PATIENCE, until
 
 import aioxide
-
-PATIENCE = 20
 
 
 @pytest.fixture
@@ -82,13 +81,6 @@ def program(text):
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     return result.stdout
-
-
-async def until(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it does not happen"
-        await asyncio.sleep(0)
 
 
 # The clock and timers.

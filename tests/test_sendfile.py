@@ -11,6 +11,7 @@ import sys
 from asyncio import constants
 
 import pytest
+from waiting import run, turn
 
 SIZE = 10 << 20
 
@@ -31,30 +32,10 @@ def file(tmp_path, data):
 
 
 @pytest.fixture
-def pair():
-    """Two connected sockets that do not block."""
-    near, far = socket.socketpair()
-    near.setblocking(False)
-    far.setblocking(False)
-    with near, far:
-        yield near, far
-
-
-@pytest.fixture
 def loop(loop):
     """A loop whose executor ends with the test."""
     yield loop
     loop.run_until_complete(loop.shutdown_default_executor())
-
-
-def run(loop, coro):
-    return loop.run_until_complete(coro)
-
-
-def turn(loop, times=1):
-    for _ in range(times):
-        loop.call_soon(loop.stop)
-        loop.run_forever()
 
 
 async def receive(loop, sock, count):
@@ -631,6 +612,143 @@ def test_transport_whose_peer_goes(loop, pair, file, transport_way):
         await protocol.lost.wait()
 
     run(loop, body())
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+@pytest.mark.parametrize("before", ["nothing", "much"])
+@pytest.mark.parametrize("reads", [True, False], ids=["reads", "stops"])
+def test_transport_that_ends_meanwhile(aio, loop, pair, file, data, transport_way, end, before, reads):
+    """The wait ends with it, also if the peer reads nothing any more, and the protocol is told once."""
+    if aio is asyncio and transport_way != "fallback":
+        pytest.skip("asyncio's transport fails in connection_lost, or the wait never ends")
+    near, far = pair
+    reports = []
+    loop.set_exception_handler(lambda _, context: reports.append(context))
+
+    async def body():
+        transport, protocol = await connect(loop, near)
+        if before == "much":
+            transport.write(bytes(4 << 20))
+        sending = loop.create_task(loop.sendfile(transport, file))
+        if before == "nothing":
+            await receive(loop, far, 200_000)
+            # Until the socket takes no more.
+            for _ in range(20):
+                await asyncio.sleep(0)
+        else:
+            await asyncio.sleep(0)
+        getattr(transport, end)()
+        if end == "close" and not reads and transport.get_write_buffer_size():
+            # It waits for its own bytes to be sent.
+            transport.abort()
+
+        async def read_on():
+            with contextlib.suppress(ConnectionError):
+                while await loop.sock_recv(far, 1 << 20):
+                    pass
+
+        reading = loop.create_task(read_on()) if reads else None
+        with pytest.raises(OSError, match=r"Connection.*closed by peer|Bad file descriptor"):
+            await asyncio.wait_for(sending, 10)
+        await asyncio.wait_for(protocol.lost.wait(), 10)
+        assert [event for event in protocol.events if event not in ("pause", "resume")] == [None]
+        if before == "nothing" and transport_way == "native":
+            assert 200_000 <= file.tell() < SIZE
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert near.fileno() == -1
+        if reading is not None:
+            await reading
+
+    run(loop, body())
+    assert reports == []
+
+
+def test_writer_of_a_transport_s_socket_is_not_left_when_it_is_lost(aio, loop, pair, file):
+    """Whoever registers the socket while it sends a file is called for the last time, or no more."""
+    if aio is asyncio:
+        pytest.skip("asyncio's transport fails in connection_lost")
+    near, _ = pair
+    number = near.fileno()
+    calls = []
+
+    async def body():
+        transport, protocol = await connect(loop, near)
+        sending = loop.create_task(loop.sendfile(transport, file))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        loop.add_writer(number, calls.append, None)
+        transport.abort()
+        await protocol.lost.wait()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert len(calls) <= 1
+        assert not loop.remove_writer(number)
+        sending.cancel()
+        await asyncio.wait([sending])
+
+    run(loop, body())
+
+
+@pytest.mark.parametrize("before", ["nothing", "much"])
+def test_second_file_meanwhile_is_refused(aio, loop, pair, file, data, tmp_path, before):
+    """And does not disturb the first."""
+    if aio is asyncio:
+        pytest.skip("asyncio says KeyError")
+    near, far = pair
+    (tmp_path / "other").write_bytes(b"other")
+
+    async def body():
+        transport, protocol = await connect(loop, near)
+        own = bytes(1 << 20) if before == "much" else b""
+        transport.write(own)
+        sending = loop.create_task(loop.sendfile(transport, file))
+        await asyncio.sleep(0)
+        for _ in range(2):
+            with (tmp_path / "other").open("rb") as other, pytest.raises(RuntimeError, match="already set"):
+                await loop.sendfile(transport, other)
+        assert not transport.is_reading()
+        assert await receive(loop, far, len(own) + SIZE) == own + data
+        assert await sending == SIZE
+        assert transport.is_reading()
+        transport.write(b"more")
+        assert await receive(loop, far, 4) == b"more"
+        transport.close()
+        await protocol.lost.wait()
+
+    run(loop, body())
+
+
+@pytest.mark.parametrize("order", ["cancel_first", "end_first"])
+@pytest.mark.parametrize("end", ["close", "abort"])
+def test_transport_cancelled_and_ended(aio, loop, pair, file, transport_way, order, end):
+    """At the same moment."""
+    if aio is asyncio:
+        pytest.skip("asyncio's transport fails in connection_lost, or is resumed by a future that is cancelled")
+    near, far = pair
+    reports = []
+    loop.set_exception_handler(lambda _, context: reports.append(context))
+
+    async def body():
+        transport, protocol = await connect(loop, near)
+        sending = loop.create_task(loop.sendfile(transport, file))
+        await receive(loop, far, 200_000)
+        acts = [sending.cancel, getattr(transport, end)]
+        for act in acts if order == "cancel_first" else reversed(acts):
+            act()
+        with contextlib.suppress(ConnectionError):
+            while await loop.sock_recv(far, 1 << 20):
+                pass
+        await asyncio.wait([sending])
+        assert sending.cancelled()
+        await asyncio.wait_for(protocol.lost.wait(), 10)
+        assert protocol.events[-1] is None or protocol.events[-1] == "resume"
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert near.fileno() == -1
+
+    run(loop, body())
+    assert reports == []
 
 
 def test_connection_lost_during_the_fallback_reaches_the_protocol(loop, pair, file, monkeypatch):

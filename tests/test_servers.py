@@ -4,7 +4,6 @@ import asyncio
 import contextvars
 import errno
 import gc
-import resource
 import socket
 import sys
 import weakref
@@ -432,22 +431,6 @@ def test_accept_that_fails(loop, reports):
     (report,) = reports
     assert report["exception"].errno == errno.EPERM
     assert "_accept_connection" in report["message"]
-
-
-@pytest.fixture
-def no_descriptors():
-    """Calls: let the process have no more descriptors, and let it have them again."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-
-    def forbid():
-        with socket.socket() as sock:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (sock.fileno(), limits[1]))
-
-    def allow():
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-
-    yield forbid, allow
-    allow()
 
 
 def test_no_descriptors_left(own, reports, no_descriptors, monkeypatch):

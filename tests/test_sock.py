@@ -14,16 +14,7 @@ import sys
 import weakref
 
 import pytest
-
-
-@pytest.fixture
-def pair():
-    """Two connected sockets that do not block."""
-    near, far = socket.socketpair()
-    near.setblocking(False)
-    far.setblocking(False)
-    with near, far:
-        yield near, far
+from waiting import run, turn
 
 
 @pytest.fixture
@@ -58,16 +49,6 @@ def datagrams():
             sock.bind(("127.0.0.1", 0))
             sock.setblocking(False)
         yield near, far
-
-
-def run(loop, coro):
-    return loop.run_until_complete(coro)
-
-
-def turn(loop, times=1):
-    for _ in range(times):
-        loop.call_soon(loop.stop)
-        loop.run_forever()
 
 
 def fill(sock):
@@ -872,6 +853,81 @@ def test_connect_refused(loop):
             run(loop, loop.sock_connect(client, address))
         assert raised.value.args == (errno.ECONNREFUSED, f"Connect call failed {address}")
         assert not loop.remove_writer(client)
+
+
+def test_hooks_hear_of_a_connection_once(loop, listener):
+    heard = []
+
+    def hook(event, args):
+        # There is no way to take it back.
+        if event == "socket.connect" and heard is not None and args[0] in watched:
+            heard.append(args[1])
+            if closes:
+                args[0].close()
+
+    watched, closes = [], False
+    sys.addaudithook(hook)
+    address = listener.getsockname()
+    with socket.socket() as client:
+        client.setblocking(False)
+        watched.append(client)
+        run(loop, loop.sock_connect(client, address))
+        assert client.getpeername() == address
+        assert heard == [address]
+    heard.clear()
+    closes = True
+    with socket.socket() as client:
+        client.setblocking(False)
+        watched[:] = [client]
+        with pytest.raises(OSError, match="Bad file descriptor") as raised:
+            run(loop, loop.sock_connect(client, address))
+        assert raised.value.errno == errno.EBADF
+    assert heard == [address]
+    heard = None
+
+
+def test_connect_to_an_address_of_the_wrong_kind(loop):
+    with socket.socket() as client:
+        client.setblocking(False)
+        for address, error in [
+            (("127.0.0.1", 1, 2), TypeError),
+            ((b"127.0.0.1", -1), OverflowError),
+            (("127.0.0.1", 1.5), TypeError),
+        ]:
+            with pytest.raises((error, OSError)):
+                run(loop, loop.sock_connect(client, address))
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+def test_connect_by_ipv6(loop):
+    try:
+        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("no IPv6 here")
+    with listener:
+        address = listener.getsockname()
+        for length in (2, 4):
+            with socket.socket(socket.AF_INET6) as client:
+                client.setblocking(False)
+                run(loop, loop.sock_connect(client, address[:length]))
+                assert client.getpeername() == address
+
+
+def test_patched_connect_is_called(loop, listener, monkeypatch):
+    calls = []
+    connect = socket.socket.connect
+
+    def patched(self, address):
+        calls.append(address)
+        return connect(self, address)
+
+    address = listener.getsockname()
+    monkeypatch.setattr(socket.socket, "connect", patched, raising=False)
+    with socket.socket() as client:
+        client.setblocking(False)
+        run(loop, loop.sock_connect(client, address))
+        assert calls == [address]
+        assert client.getpeername() == address
 
 
 def test_connect_that_fails_at_once(loop):

@@ -2,6 +2,7 @@
 misbehaves at each callback. All of it holds for asyncio's own transport as well, but for what is marked."""
 
 import asyncio
+import contextlib
 import contextvars
 import errno
 import gc
@@ -9,6 +10,7 @@ import hashlib
 import logging
 import socket
 import sys
+import threading
 import weakref
 
 import pytest
@@ -864,3 +866,135 @@ class TestWriting:
         with pytest.warns(ResourceWarning):
             forget(last)
         far.close()
+
+
+MUCH = 1 << 20
+
+
+def flood(loop, far, size=MUCH):
+    """The peer sends much, from a thread that does not wait for the loop."""
+
+    def send():
+        # The other end may go.
+        with contextlib.suppress(OSError):
+            far.sendall(bytes(range(256)) * (size // 256))
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    return thread
+
+
+def wide(pair):
+    """Has the sockets take much at once."""
+    for sock in pair:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MUCH)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MUCH)
+
+
+def test_much_arrives_in_order(loop, pair, connect):
+    wide(pair)
+    protocol = Recorder()
+    transport = connect(protocol)
+    thread = flood(loop, pair[1])
+    received = bytearray()
+
+    def done():
+        while protocol.calls and protocol.calls[0][0] != "data":
+            protocol.calls.pop(0)
+        while protocol.calls:
+            received.extend(protocol.calls.pop(0)[1])
+        return len(received) == MUCH
+
+    run_until(loop, done)
+    thread.join()
+    assert received == bytes(range(256)) * (MUCH // 256)
+    transport.abort()
+    turn(loop)
+
+
+@pytest.mark.parametrize("how", ["pause", "close", "abort", "raise", "leave", "protocol", "buffered"])
+def test_much_that_arrives_ends_with_a_read_if_the_protocol_says_so(loop, pair, connect, reports, how):
+    """Whatever the protocol does after a large read counts before the next one."""
+    wide(pair)
+    other = Buffered() if how == "buffered" else Recorder()
+    other.buffer = bytearray(1 << 16)
+
+    def stop(protocol, data):
+        if protocol.total >= MUCH // 4:
+            protocol.late = True
+        protocol.total += len(data)
+        if protocol.total < MUCH // 4:
+            return
+        if protocol.late:
+            raise AssertionError("called once more")
+        transport = protocol.transport
+        if how == "pause":
+            transport.pause_reading()
+        elif how == "close":
+            transport.close()
+        elif how == "abort":
+            transport.abort()
+        elif how == "raise":
+            raise ValueError("mine")
+        elif how == "leave":
+            raise SystemExit
+        else:
+            transport.set_protocol(other)
+
+    protocol = Recorder(data=stop)
+    protocol.total, protocol.late = 0, False
+    transport = connect(protocol)
+    # All of it is there before the loop looks, as far as the sockets have room.
+    thread = flood(loop, pair[1])
+    if how == "leave":
+        with pytest.raises(SystemExit):
+            run_until(loop, lambda: protocol.total >= MUCH // 4)
+        transport.pause_reading()
+    else:
+        run_until(loop, lambda: protocol.total >= MUCH // 4)
+    turn(loop)
+    assert not protocol.late
+    if how in ("close", "abort", "raise"):
+        run_until(loop, lambda: protocol.calls[-1][0] == "lost")
+        lost = protocol.calls[-1][1]
+        assert (type(lost) is ValueError) if how == "raise" else lost is None
+    elif how in ("pause", "leave"):
+        protocol.callbacks.clear()
+        transport.resume_reading()
+        count = lambda: sum(len(call[1]) for call in protocol.calls if call[0] == "data")  # noqa: E731
+        run_until(loop, lambda: count() == MUCH)
+    else:
+        name, size = ("updated", int) if how == "buffered" else ("data", len)
+        count = lambda: sum(size(call[1]) for call in other.calls if call[0] == name)  # noqa: E731
+        run_until(loop, lambda: protocol.total + count() == MUCH)
+    thread.join()
+    transport.abort()
+    turn(loop)
+    assert len(reports) == (how == "raise")
+
+
+def test_writes_of_the_size_of_the_water_mark_arrive(loop, pair, connect):
+    """They may be sent in pairs; whoever looks at the size finds nothing that the socket would have taken."""
+    wide(pair)
+    protocol = Recorder()
+    transport = connect(protocol)
+    piece = bytes(range(256)) * 256
+
+    def write():
+        for _ in range(3):
+            transport.write(piece)
+        return transport.get_write_buffer_size()
+
+    assert in_callback(loop, write) <= 3 * len(piece)
+    received = bytearray()
+    pair[1].setblocking(False)
+
+    def done():
+        with contextlib.suppress(BlockingIOError):
+            received.extend(pair[1].recv(MUCH))
+        return len(received) == 3 * len(piece)
+
+    run_until(loop, done)
+    assert received == 3 * piece
+    transport.abort()
+    turn(loop)

@@ -581,6 +581,50 @@ def test_a_patched_class_is_noticed(aio, loop, reader, monkeypatch):
     assert seen == [b"abc"]
 
 
+def test_a_writer_calls_whatever_its_transport_has(aio, loop, monkeypatch):
+    seen = []
+
+    async def main():
+        near, far = socket.socketpair()
+        with far:
+            far.setblocking(False)
+            _, writer = await aio.open_connection(sock=near)
+            transport = writer.transport
+            writer.write(b"a")
+            writer.writelines([b"b", bytearray(b"c")])
+            with pytest.raises(TypeError, match=r"bytes-like object|bytearray, or memoryview"):
+                writer.write("text")
+            with pytest.raises(TypeError):
+                writer.writelines(1)
+            await writer.drain()
+            assert await loop.sock_recv(far, 9) == b"abc"
+            assert writer.is_closing() is False
+
+            # The class, the instance, and neither any more.
+            with monkeypatch.context() as patch:
+                for name in ("write", "writelines"):
+                    patch.setattr(type(transport), name, lambda self, data: seen.append(data))
+                patch.setattr(type(transport), "is_closing", lambda self: "maybe")
+                writer.write(b"class")
+                writer.writelines(["lines"])
+                assert writer.is_closing() == "maybe"
+            transport.write = seen.append
+            transport.close = lambda: seen.append("close")
+            writer.write(b"instance")
+            writer.close()
+            del transport.write, transport.close
+            assert seen == [b"class", ["lines"], b"instance", "close"]
+            writer.write(b"d")
+            await writer.drain()
+            assert await loop.sock_recv(far, 9) == b"d"
+            assert writer.close() is None
+            assert writer.is_closing() is True
+            await writer.wait_closed()
+            assert await loop.sock_recv(far, 9) == b""
+
+    run(loop, main())
+
+
 def test_a_protocol_in_python(aio, loop):
     class Protocol(aio.StreamReaderProtocol):
         def __init__(self, loop):

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import Any
+from typing import Any, Final
 
 from aioxide import _aioxide
 
@@ -27,10 +27,26 @@ _PRIVATE_TWINS = ("_Py", "_py_", "_Unix")
 _SHARED_CLASSES = frozenset({"AbstractEventLoop", "AbstractServer", "BaseEventLoop"})
 _SHARED_MODULES = frozenset({"asyncio.exceptions", "asyncio.protocols", "asyncio.transports"})
 
+#: Modules of asyncio whose names the package does not have.
+NOT_EXPORTED = frozenset({"sslproto", "staggered"})
+
+
+class _Absent:
+    """What stands for the stdlib's object where this version has none."""
+
+    def __repr__(self) -> str:
+        return "absent"
+
+
+ABSENT: Final = _Absent()
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Replacement:
-    """A stdlib object and the native one that stands for it."""
+    """A stdlib object and the native one that stands for it.
+
+    `stdlib` is `ABSENT` for a name of a later Python's asyncio.
+    """
 
     #: The asyncio module that defines the name, without ``asyncio.``.
     module: str
@@ -59,13 +75,16 @@ class Binding:
         self._exchange(self.replacement.native, self.replacement.stdlib)
 
     def _exchange(self, expected: object, value: object) -> None:
-        if namespace(self.owner).get(self.name) is not expected:
+        names = namespace(self.owner)
+        if names.get(self.name, ABSENT) is not expected:
             return
         if isinstance(self.owner, type):
             setattr(self.owner, self.name, value)
+        elif value is ABSENT:
+            del names[self.name]
         else:
             # Not setattr: a module class of its own may forbid it or react to it.
-            namespace(self.owner)[self.name] = value
+            names[self.name] = value
 
 
 def namespace(owner: ModuleType | type) -> dict[str, Any]:
@@ -115,20 +134,41 @@ def replacements() -> list[Replacement]:
             native = getattr(_aioxide, name)
             if name in LOOP_NAMES:
                 continue
-            stdlib = _stdlib_object(name, native, [home, asyncio, *modules.values()])
+            stdlib = stdlib_object(name, native, [home, asyncio, *modules.values()])
             if stdlib is not None:
                 found.append(Replacement(module, name, stdlib, native))
     return found
 
 
-def _stdlib_object(name: str, native: object, modules: Iterable[ModuleType]) -> object | None:
+def additions() -> list[Replacement]:
+    """Return the native names that a later Python's asyncio has and this one lacks."""
+    modules = asyncio_modules()
+    found = []
+    for module, names in _aioxide.NAMES.items():
+        home = modules.get(f"asyncio.{module}")
+        for name in names:
+            if home is not None and not name.startswith("_") and name not in namespace(home):
+                found.append(Replacement(module, name, ABSENT, getattr(_aioxide, name)))
+    return found
+
+
+def places_of(addition: Replacement) -> list[Binding]:
+    """Return where a name of a later Python belongs: its module, and the package."""
+    modules = asyncio_modules()
+    owners = [modules[f"asyncio.{addition.module}"]]
+    if addition.module not in NOT_EXPORTED:
+        owners.append(asyncio)
+    return [Binding(owner, addition.name, addition) for owner in owners]
+
+
+def stdlib_object(name: str, native: object, modules: Iterable[ModuleType]) -> object | None:
     """Return what the stdlib itself defines under `name`, wherever it is still bound."""
     values = [namespace(module).get(name) for module in modules]
     # A native object may name an asyncio module as its own.
-    return next((v for v in values if v is not native and _is_replaceable(v)), None)
+    return next((v for v in values if v is not native and is_replaceable(v)), None)
 
 
-def _is_replaceable(value: Any) -> bool:
+def is_replaceable(value: Any) -> bool:
     """Tell whether `value` is a function or class that asyncio defined and that is not shared."""
     # Exact types: a proxy that wraps a function claims to be one.
     if type(value) is FunctionType:
@@ -165,8 +205,10 @@ def holding_native(wanted: Iterable[Replacement], modules: Iterable[ModuleType])
         by_identity.setdefault(id(replacement.native), []).append(replacement)
     for module in modules:
         for name, value in list(namespace(module).items()):
-            # One native object may stand for two of the stdlib's: the name decides.
+            # One native object may stand for two of the stdlib's: the name decides. What was
+            # added has no name but its own.
             candidates = by_identity.get(id(value), [])
             named = [candidate for candidate in candidates if candidate.name == name]
-            for candidate in (named or candidates)[:1]:
+            others = [candidate for candidate in candidates if candidate.stdlib is not ABSENT]
+            for candidate in (named or others)[:1]:
                 yield Binding(module, name, candidate)

@@ -1,7 +1,6 @@
-"""The command line: ``python -m aioxide [option] ... [file | -m mod | -c cmd | -] [arg] ...``."""
+"""The command line: ``python -m aioxide [run] [option] ... [file | -m mod | -c cmd | -] [arg] ...``, or ``doctor``."""
 
 import sys
-from collections.abc import Callable
 from typing import NoReturn
 
 from aioxide import _aioxide, _program
@@ -9,13 +8,17 @@ from aioxide._install import install
 from aioxide._status import Level
 
 _USAGE = """\
-usage: python -m aioxide [run] [--loop-only] [file | -m mod | -c cmd | -] [arg] ...
+usage: python -m aioxide [run] [--loop-only] [--children] [file | -m mod | -c cmd | -] [arg] ...
+       python -m aioxide doctor [--loop-only] [mod] ...
 """
 
 _HELP = f"""\
 {_USAGE}
 Run a Python program with asyncio in Rust. The program needs no change; all else is as if python
-itself had run it.
+itself had run it. Or: import modules, and tell what in them would not be native, and why.
+
+  run          does nothing, but what follows it is no command (a script of the name "doctor", say)
+  doctor       tell what is native and what is not; the exit status is 1 if there is a problem
 
 program:
   file         a script, or a directory or zip file with a __main__.py in it
@@ -26,6 +29,7 @@ program:
 
 options:
   --loop-only  only the event loop is native; locks, queues, gather and the like stay asyncio's
+  --children   the Pythons that the program starts do the same: subprocesses, multiprocessing
   -h, --help   show this text and exit
   --version    show the version and exit
 """
@@ -34,30 +38,43 @@ options:
 def main() -> None:
     """Do what `sys.argv` says."""
     arguments = sys.argv[1:]
-    if arguments[:1] == ["run"]:
-        del arguments[0]
+    command = arguments.pop(0) if arguments[:1] in (["run"], ["doctor"]) else "run"
     level: Level = "full"
+    children = False
     while arguments and arguments[0] != "-" and arguments[0].startswith("-"):
         option = arguments.pop(0)
         if option == "--loop-only":
             level = "loop"
             continue
+        if option == "--children" and command == "run":
+            children = True
+            continue
         if option in ("-h", "--help"):
             print(_HELP, end="")
         elif option == "--version":
             print(f"aioxide {_aioxide.__version__} (Python {sys.version.split()[0]})")
-        elif option[:2] == "-m":
-            _run(_program.run_module, level, _value(option, arguments), arguments)
-        elif option[:2] == "-c":
-            _run(_program.run_command, level, _value(option, arguments), arguments)
+        elif option[:2] == "-m" and command == "run":
+            what = _value(option, arguments)
+            install(level, children=children)
+            _program.run_module(what, arguments)
+        elif option[:2] == "-c" and command == "run":
+            what = _value(option, arguments)
+            install(level, children=children)
+            _program.run_command(what, arguments)
         else:
             _refuse(f"unknown option {option}\n{_USAGE}")
         return
+    if command == "doctor":
+        # Only now: it looks at more than a program should have to wait for.
+        from aioxide._doctor import examine
+
+        sys.exit(examine(arguments, level))
     if not arguments:
         _refuse(_HELP)
     path = arguments.pop(0)
+    install(level, children=children)
     run = _program.run_stdin if path == "-" else _program.run_path
-    _run(run, level, path, arguments)
+    run(path, arguments)
 
 
 def _value(option: str, arguments: list[str]) -> str:
@@ -67,11 +84,6 @@ def _value(option: str, arguments: list[str]) -> str:
     if not arguments:
         _refuse(f"Argument expected for the {option} option\n{_USAGE}")
     return arguments.pop(0)
-
-
-def _run(program: Callable[[str, list[str]], None], level: Level, what: str, arguments: list[str]) -> None:
-    install(level)
-    program(what, arguments)
 
 
 def _refuse(message: str) -> NoReturn:

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from aioxide import _aioxide
+from aioxide._bindings import NOT_EXPORTED
 
 #: Modules of asyncio that have a counterpart here. Any other is asyncio's own.
 SUBMODULES = frozenset(
@@ -24,6 +25,7 @@ SUBMODULES = frozenset(
         "locks",
         "queues",
         "runners",
+        "sslproto",
         "staggered",
         "streams",
         "taskgroups",
@@ -32,9 +34,6 @@ SUBMODULES = frozenset(
         "timeouts",
     }
 )
-
-#: Modules whose names the package itself does not export.
-_NOT_EXPORTED = frozenset({"staggered"})
 
 _Names = tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]
 
@@ -46,7 +45,7 @@ def fill_package(package: dict[str, Any], *own: str) -> _Names:
     """
     native: dict[str, Any] = {}
     for module, names in _aioxide.NAMES.items():
-        if module in _NOT_EXPORTED:
+        if module in NOT_EXPORTED:
             continue
         stdlib = sys.modules.get(f"asyncio.{module}")
         for name in names:

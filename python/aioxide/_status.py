@@ -1,6 +1,7 @@
 """What `aioxide.status()` returns: what is native right now, what is not, and why."""
 
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -37,6 +38,8 @@ class Status:
     native: tuple[str, ...]
     #: How many bindings within asyncio hold a native object; 0 after `uninstall()`.
     bindings: int
+    #: Names of a later Python's asyncio that have been added to this one's.
+    added: tuple[str, ...]
     #: Names aioxide has a native version of, but to which others have bound something else.
     overridden: tuple[str, ...]
     #: References elsewhere that were made before `install()`; see its `rebind_importers`.
@@ -44,6 +47,12 @@ class Status:
     stale: tuple[StaleReference, ...]
     #: Public names of asyncio that are the stdlib's own, with the reason.
     stdlib: Mapping[str, str]
+    #: Classes that derive from the stdlib's event loop. What they make is theirs, not native.
+    foreign_loops: tuple[str, ...]
+    #: What Pythons started from here install by themselves: see `children` of `install()`.
+    children: Literal["none", "loop", "full"]
+    #: What stands in the way, and what to do about it.
+    advice: tuple[str, ...]
 
     def __str__(self) -> str:
         where = f"aioxide {self.version} on Python {sys.version.split()[0]}"
@@ -52,6 +61,9 @@ class Status:
         if self.native or self.bindings:
             lines.append(f"native ({len(self.native)} names, {self.bindings} bindings):")
             lines.append(_indented(self.native))
+        if self.added:
+            lines.append("of a later Python's asyncio, added to this one's:")
+            lines.append(_indented(self.added))
         if self.overridden:
             lines.append("bound to something else by others:")
             lines.append(_indented(self.overridden))
@@ -61,8 +73,21 @@ class Status:
         for reason in dict.fromkeys(self.stdlib.values()):
             lines.append(f"the stdlib's own, {reason}:")
             lines.append(_indented(name for name, why in self.stdlib.items() if why == reason))
+        if self.foreign_loops:
+            lines.append("classes of others that derive from the stdlib's loop and stay what they are:")
+            lines.append(_indented(self.foreign_loops))
+        if self.children != "none":
+            lines.append(f"Pythons started from here install aioxide, level {self.children!r}")
+        lines.extend(f"advice: {text}" for text in self.advice)
         return "\n".join(lines)
 
 
 def _indented(names: Iterable[str]) -> str:
-    return "  " + ", ".join(names)
+    return textwrap.fill(
+        ", ".join(names),
+        100,
+        initial_indent="  ",
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

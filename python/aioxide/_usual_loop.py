@@ -6,7 +6,6 @@ has replaced one of them decides. But as long as both are the stdlib's own, a pr
 """
 
 from asyncio import events
-from types import FunctionType
 from typing import Any
 
 from aioxide import _aioxide
@@ -16,15 +15,9 @@ from aioxide._install import source_of_loops
 
 def new_event_loop() -> Any:
     """Return a new loop: a native one, unless somebody has provided for another kind."""
-    factory = namespace(events)["new_event_loop"]
-    if _is_stdlib_function(factory) and not _is_policy_patched() and source_of_loops() == "asyncio":
+    if not _is_policy_patched() and source_of_loops() == "asyncio":
         return _aioxide.new_event_loop()
-    return factory()
-
-
-def _is_stdlib_function(factory: object) -> bool:
-    # Not by identity: it may have been replaced before this module was imported.
-    return type(factory) is FunctionType and factory.__globals__ is namespace(events)
+    return namespace(events)["new_event_loop"]()
 
 
 def _is_policy_patched() -> bool:

@@ -3,7 +3,13 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from asyncio.queues import *  # noqa: F403
+    from asyncio.queues import QueueEmpty as QueueEmpty
+    from asyncio.queues import QueueFull as QueueFull
+
+    from aioxide._aioxide import LifoQueue as LifoQueue
+    from aioxide._aioxide import PriorityQueue as PriorityQueue
+    from aioxide._aioxide import Queue as Queue
+    from aioxide._aioxide import QueueShutDown as QueueShutDown
 else:
     from aioxide._namespace import fill_submodule as _fill
 

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from asyncio.runners import *  # noqa: F403
+    from aioxide._aioxide import Runner as Runner
+    from aioxide._aioxide import run as run
 else:
     from aioxide._namespace import fill_submodule as _fill
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from asyncio.taskgroups import *  # noqa: F403
+    from aioxide._aioxide import TaskGroup as TaskGroup
 else:
     from aioxide._namespace import fill_submodule as _fill
 

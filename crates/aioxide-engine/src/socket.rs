@@ -14,7 +14,7 @@ use std::{
 };
 
 use rustix::{
-    io::retry_on_intr,
+    io::{Errno, retry_on_intr},
     net::{
         self, AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketAddrAny,
         SocketAddrUnix,
@@ -70,6 +70,27 @@ impl Address {
             }
             Self::Unix(path) => SocketAddrUnix::new(path.as_slice())?.into(),
         })
+    }
+}
+
+/// How far a connection attempt has come.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connection {
+    /// It is made.
+    Made,
+    /// It goes on; the socket becomes writable at its end.
+    UnderWay,
+}
+
+/// Begins to connect, or looks how far that has come: on Linux, a second call tells.
+pub fn connect(fd: RawFd, address: &Address) -> io::Result<Connection> {
+    match net::connect(borrow_fd(fd)?, &address.to_kernel()?) {
+        Ok(()) => Ok(Connection::Made),
+        Err(Errno::INPROGRESS | Errno::ALREADY | Errno::AGAIN | Errno::INTR) => {
+            Ok(Connection::UnderWay)
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -17,13 +17,14 @@ use std::{
         fd::{AsRawFd, RawFd},
         unix::net::UnixStream,
     },
-    process,
     sync::{
         Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicI32, AtomicU32, Ordering},
     },
     thread,
 };
+
+use crate::sys::lineage;
 
 /// How often a lock is tried that a thread may hold which exists in the parent process only.
 pub(crate) const ATTEMPTS: u32 = 10_000;
@@ -37,7 +38,7 @@ pub(crate) fn waker() -> io::Result<(WakerReader, WakerWriter)> {
     let writer = WakerWriter {
         stream: Mutex::new(Some(writer)),
         fd: AtomicI32::new(fd),
-        process_id: AtomicU32::new(process::id()),
+        lineage: AtomicU32::new(lineage()),
     };
     let stream = RefCell::new(reader);
     Ok((WakerReader { stream }, writer))
@@ -83,8 +84,8 @@ pub(crate) struct WakerWriter {
     stream: Mutex<Option<UnixStream>>,
     /// The socket's number.
     fd: AtomicI32,
-    /// The process that made the pair.
-    process_id: AtomicU32,
+    /// The process that made the pair, as [`lineage`] has it.
+    lineage: AtomicU32,
 }
 
 impl WakerWriter {
@@ -131,7 +132,7 @@ impl WakerWriter {
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
         let parents = std::mem::replace(&mut *stream, newer);
-        self.process_id.store(process::id(), Ordering::Release);
+        self.lineage.store(lineage(), Ordering::Release);
         drop(stream);
         drop(parents);
         Ok(())
@@ -151,7 +152,7 @@ impl WakerWriter {
 
     /// Whether this process is a fork of the one that made the pair.
     pub(crate) fn is_forked(&self) -> bool {
-        process::id() != self.process_id.load(Ordering::Acquire)
+        lineage() != self.lineage.load(Ordering::Acquire)
     }
 }
 
@@ -165,7 +166,7 @@ impl AsRawFd for WakerWriter {
 impl WakerWriter {
     /// Makes the pair look like one that came from a parent process.
     pub(crate) fn pretend_fork(&mut self) {
-        let process_id = self.process_id.get_mut();
-        *process_id = process_id.wrapping_add(1);
+        let lineage = self.lineage.get_mut();
+        *lineage = lineage.wrapping_sub(1);
     }
 }

@@ -100,6 +100,25 @@ impl<C: AsRef<[u8]>> WriteBuffer<C> {
         self.append(Piece::Joined(bytes.to_vec()));
     }
 
+    /// Adds up to `len` bytes that `fill` writes; it says how many these are.
+    pub fn push_with(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> usize) {
+        let grows = match self.rest.back_mut().or(self.first.as_mut()) {
+            Some(Piece::Joined(last)) if last.len() + len <= JOINED_MAX => Some(last),
+            _ => None,
+        };
+        let mut fresh = Vec::new();
+        let is_fresh = grows.is_none();
+        let place = grows.unwrap_or(&mut fresh);
+        let before = place.len();
+        place.resize(before + len, 0);
+        let count = fill(&mut place[before..]).min(len);
+        place.truncate(before + count);
+        self.len += count;
+        if is_fresh && count > 0 {
+            self.append(Piece::Joined(fresh));
+        }
+    }
+
     /// Copies bytes to the end of the last piece. Fails if there is none that may grow.
     fn join(&mut self, bytes: &[u8]) -> bool {
         let head = if self.rest.is_empty() { self.head } else { 0 };

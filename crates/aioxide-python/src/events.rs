@@ -8,6 +8,8 @@
 //! instance, or by an assignment to the class. Otherwise everything goes through the Python-visible methods.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -15,8 +17,8 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use aioxide_engine::{Job as EngineJob, Scheduler, TimerId};
 
 use crate::ffi::{
-    Args, Builtin, Class, ClassBuilder, Compare, Extends, Native, Obj, PyRes, Raised, Ref, Slot,
-    Visit, ident, in_context, os_error, task_state, while_handling, without_gil,
+    Args, Builtin, Class, ClassBuilder, Compare, Extends, GilSlot, Native, Obj, PyRes, Raised, Ref,
+    Slot, Visit, ident, in_context, os_error, task_state, while_handling, without_gil,
 };
 use crate::{names, stdlib};
 
@@ -88,7 +90,7 @@ pub(crate) struct EventLoop {
     /// The depth of origin tracking before debug mode changed it.
     pub saved_origin_depth: Cell<Option<i64>>,
     /// Reader and writer handles by descriptor, so that a second registration can cancel the first.
-    pub descriptors: RefCell<std::collections::HashMap<i32, Watched>>,
+    pub descriptors: RefCell<ByNumber<Watched>>,
     /// The handles of signals, in a dict, once there are any.
     pub signal_handlers: Slot,
     /// What runs when the current job is over.
@@ -102,13 +104,39 @@ pub(crate) struct EventLoop {
     /// What transports receive into; taken out while it is in use.
     read_buffer: Cell<Vec<u8>>,
     /// Weak references to the transports of descriptors.
-    pub transports: RefCell<std::collections::HashMap<i32, Obj>>,
+    pub transports: RefCell<ByNumber<Obj>>,
     /// The inodes of the Unix sockets to be removed, by listening socket: a dict.
     pub unix_server_sockets: Slot,
 }
 
 /// The size of a loop's read buffer, in bytes.
-pub(crate) const READ_BUFFER: usize = 256 * 1024;
+///
+/// Perf: "receive, protocol". Of 256 KiB, the half would have left the core's cache before it is looked at.
+pub(crate) const READ_BUFFER: usize = 128 * 1024;
+
+/// Something for each of some descriptors.
+pub(crate) type ByNumber<T> = HashMap<i32, T, BuildHasherDefault<NumberHasher>>;
+
+/// Spreads small numbers, which nobody chooses with bad intent.
+#[derive(Default)]
+pub(crate) struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_i32(i32::from(*byte));
+        }
+    }
+
+    #[inline]
+    fn write_i32(&mut self, number: i32) {
+        self.0 = (self.0 ^ u64::from(number.cast_unsigned())).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}
 
 /// Reading or writing.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -282,10 +310,23 @@ const SCHEDULING: [&str; 8] = [
     "get_debug",
 ];
 
+/// The methods of those names that the class was made with: it can be assigned to, too.
+static NATIVE_SCHEDULING: GilSlot = GilSlot::new();
+
 impl EventLoop {
     /// Is this name one of a scheduling method?
     pub(crate) fn is_scheduling_name(name: &str) -> bool {
         SCHEDULING.contains(&name)
+    }
+
+    /// Notes the scheduling methods of the class, which has just been made.
+    pub(crate) fn remember_scheduling(class: &Obj) -> PyRes<()> {
+        let methods: PyRes<Vec<Obj>> = SCHEDULING
+            .iter()
+            .map(|name| class.getattr_str(name))
+            .collect();
+        NATIVE_SCHEDULING.set(&Obj::tuple(methods?)?);
+        Ok(())
     }
 }
 
@@ -315,16 +356,20 @@ impl Ref<EventLoop> {
 
     /// Are the scheduling methods that the class finds the native ones?
     fn class_schedules_natively(&self) -> bool {
-        let (class, native) = (self.obj().class(), LOOP.object());
-        SCHEDULING.iter().all(|name| {
-            let found = class
-                .getattr_str(name)
-                .and_then(|method| Ok(method.is(&native.getattr_str(name)?)));
-            found.unwrap_or_else(|raised| {
-                raised.discard();
-                false
+        let class = self.obj().class();
+        let Ok(native) = NATIVE_SCHEDULING.get() else {
+            return false;
+        };
+        SCHEDULING
+            .iter()
+            .zip(native.tuple_items())
+            .all(|(name, native)| {
+                let found = class.getattr_str(name).map(|method| method.is(native));
+                found.unwrap_or_else(|raised| {
+                    raised.discard();
+                    false
+                })
             })
-        })
     }
 
     /// Notes that a scheduling method was assigned on the instance (or deleted again).
@@ -401,17 +446,18 @@ impl Ref<EventLoop> {
 
     /// Ends a watch, or what `add_reader` began. Was there one? A closed loop watches nothing.
     pub(crate) fn unwatch(&self, fd: i32, direction: Direction) -> PyRes<bool> {
-        let Some(scheduler) = self.scheduler.borrow().clone() else {
-            return Ok(false);
-        };
-        let job = match direction {
-            Direction::Read => scheduler.remove_reader(fd),
-            Direction::Write => scheduler.remove_writer(fd),
-        };
-        let found = job.is_some();
-        drop(job);
+        let found = self.take_watch(fd, direction).is_some();
         self.cancel_watched(fd, direction)?;
         Ok(found)
+    }
+
+    /// Takes the job that watches a descriptor.
+    fn take_watch(&self, fd: i32, direction: Direction) -> Option<Job> {
+        let scheduler = self.scheduler.borrow().clone()?;
+        match direction {
+            Direction::Read => scheduler.remove_reader(fd),
+            Direction::Write => scheduler.remove_writer(fd),
+        }
     }
 
     /// Ends the watch of `object`, if it is that which watches: a number may have another owner by now.
@@ -899,17 +945,28 @@ pub(crate) fn report_callback_error(
     }
     let exception = raised.take();
     let source = format_callback_source(loop_, callback, args)?;
+    report_error_in(&source, &exception, loop_, handle, source_traceback)
+}
+
+/// The same for a callback that is known by its name.
+pub(crate) fn report_error_in(
+    source: &str,
+    exception: &Obj,
+    loop_: &Obj,
+    handle: &Obj,
+    source_traceback: Option<&Obj>,
+) -> PyRes<()> {
     let context = Obj::dict()?;
     context.set_item(
         names::message(),
         &Obj::str(&format!("Exception in callback {source}"))?,
     )?;
-    context.set_item(names::exception(), &exception)?;
+    context.set_item(names::exception(), exception)?;
     context.set_item(names::handle(), handle)?;
     if let Some(traceback) = source_traceback {
         context.set_item(names::source_traceback(), traceback)?;
     }
-    while_handling(&exception, || {
+    while_handling(exception, || {
         loop_.method(names::call_exception_handler(), [&context])
     })
     .map(drop)
@@ -925,6 +982,17 @@ fn format_callback_source(loop_: &Obj, callback: &Obj, args: &Obj) -> PyRes<Stri
             .text()
     } else {
         format.call([callback, args])?.text()
+    }
+}
+
+impl Ref<EventLoop> {
+    /// Ends the watch of a descriptor that was closed: the selector does not know it any more, so its job runs now, for
+    /// the last time, and finds that out.
+    pub(crate) fn run_last(&self, fd: i32, direction: Direction) -> PyRes<()> {
+        match self.take_watch(fd, direction) {
+            Some(job) => (job.body)(self, job.object),
+            None => Ok(()),
+        }
     }
 }
 
@@ -1012,7 +1080,7 @@ impl Ref<Handle> {
             };
             words.push(format_callback_source(&loop_, &callback, &args)?);
         }
-        words.extend(created_at(&self.source_traceback)?);
+        words.extend(created_at(self.source().as_ref())?);
         Ok(format!("<{}>", words.join(" ")))
     }
 
@@ -1026,8 +1094,8 @@ impl Ref<Handle> {
 }
 
 /// `created at file:line`, from the last frame of a source traceback.
-pub(crate) fn created_at(source_traceback: &Slot) -> PyRes<Option<String>> {
-    let Some(frames) = source_traceback.get() else {
+pub(crate) fn created_at(source_traceback: Option<&Obj>) -> PyRes<Option<String>> {
+    let Some(frames) = source_traceback else {
         return Ok(None);
     };
     let frames = frames.items()?;

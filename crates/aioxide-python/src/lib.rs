@@ -19,6 +19,7 @@ mod mixins;
 mod queues;
 mod runners;
 mod selector_events;
+mod sslproto;
 mod staggered;
 mod streams;
 mod taskgroups;
@@ -78,6 +79,7 @@ fn init(module: &Obj) -> PyRes<()> {
     threads::init(module)?;
     combinators::init(module)?;
     staggered::init(module)?;
+    sslproto::init(module)?;
     selector_events::init()?;
     unix_events::init()?;
     base_events::init(module)?;
@@ -116,6 +118,7 @@ const NAMES: &[(&str, &[&[&str]])] = &[
     ("queues", &[queues::NAMES]),
     ("runners", &[runners::NAMES]),
     ("staggered", &[staggered::NAMES]),
+    ("sslproto", &[sslproto::NAMES]),
     ("streams", &[streams::NAMES]),
     ("taskgroups", &[taskgroups::NAMES]),
     (

@@ -694,7 +694,7 @@ fn make_lifo_queue_class() -> PyRes {
 
 /// The class `QueueShutDown`: the stdlib's where it has one.
 fn shut_down_class() -> PyRes {
-    if let Some(class) = Obj::import("asyncio")?.getattr_opt(names::queue_shut_down())? {
+    if let Some(class) = Obj::import("asyncio.queues")?.getattr_opt(names::queue_shut_down())? {
         return Ok(class);
     }
     let namespace = Obj::dict()?;

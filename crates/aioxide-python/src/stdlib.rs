@@ -252,6 +252,24 @@ imported! {
     unix_events_module = "asyncio.unix_events", "";
     /// The module `asyncio.sslproto`.
     sslproto_module = "asyncio.sslproto", "";
+    /// `asyncio.sslproto.SSLProtocolState`.
+    ssl_protocol_state = "asyncio.sslproto", "SSLProtocolState";
+    /// `asyncio.sslproto.AppProtocolState`.
+    app_protocol_state = "asyncio.sslproto", "AppProtocolState";
+    /// `asyncio.sslproto.SSLProtocol`.
+    ssl_protocol = "asyncio.sslproto", "SSLProtocol";
+    /// `ssl.SSLError`.
+    ssl_error = "ssl", "SSLError";
+    /// `ssl.SSLWantReadError`.
+    ssl_want_read_error = "ssl", "SSLWantReadError";
+    /// `ssl.SSLSyscallError`.
+    ssl_syscall_error = "ssl", "SSLSyscallError";
+    /// `ssl.CertificateError`.
+    ssl_certificate_error = "ssl", "CertificateError";
+    /// `ssl.SSLObject`.
+    ssl_object_class = "ssl", "SSLObject";
+    /// `asyncio.constants._SendfileMode.FALLBACK`.
+    sendfile_fallback = "asyncio.constants", "_SendfileMode.FALLBACK";
     /// The module `asyncio.streams`.
     streams_module = "asyncio.streams", "";
     /// The module `os`.

@@ -104,3 +104,30 @@ fn a_file_is_sent_from_an_offset_to_its_end() {
     assert_eq!(received, head);
     assert_eq!(send_file(fd, file, 1 << 40, 8).expect("the end"), 0);
 }
+
+#[test]
+fn a_second_look_tells_how_a_connection_attempt_went() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bound");
+    let SocketAddr::V4(address) = listener.local_addr().expect("an address") else {
+        panic!("not of IPv4");
+    };
+    let flags = net::SocketFlags::CLOEXEC | net::SocketFlags::NONBLOCK;
+    let kind = net::SocketType::STREAM;
+    let socket = || net::socket_with(AddressFamily::INET, kind, flags, None).expect("a socket");
+    let client = socket();
+    while connect(client.as_raw_fd(), &Address::V4(address)).expect("no error")
+        == Connection::UnderWay
+    {}
+    let peer = peer_address(client.as_raw_fd()).expect("a peer");
+    assert_eq!(peer, Some(Address::V4(address)));
+    drop(listener);
+    let client = socket();
+    let error = loop {
+        match connect(client.as_raw_fd(), &Address::V4(address)) {
+            Ok(Connection::UnderWay) => {}
+            Ok(Connection::Made) => panic!("nobody listens"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+}

@@ -4,9 +4,11 @@
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod epoll;
 mod fd;
+mod fork;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) use epoll::epoll_wait;
 pub(crate) use fd::borrow_fd;
+pub(crate) use fork::lineage;
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod kqueue;

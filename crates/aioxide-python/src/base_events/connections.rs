@@ -75,7 +75,7 @@ pub(super) fn socket_module() -> PyRes {
 
 /// Refuses a socket that is no stream.
 pub(super) fn check_stream(sock: &Obj) -> PyRes<()> {
-    let stream = socket_module()?.getattr_str("SOCK_STREAM")?;
+    let stream = socket_module()?.getattr(names::sock_stream())?;
     if sock.getattr(names::type_())?.equals(&stream)? {
         return Ok(());
     }
@@ -111,7 +111,16 @@ pub(super) fn ensure_resolved(
     wanted: [&Obj; 4],
 ) -> PyRes<Resolved> {
     let [family, kind, proto, flags] = wanted;
-    let [host, port] = unpack(&part(address, 0, Some(2))?)?;
+    // Perf: "create_connection + close". The usual address needs no slices.
+    let (host, port, more) = match address.tuple_items() {
+        [host, port] if address.is_exactly(stdlib::tuple()?) => {
+            (host.clone(), port.clone(), Vec::new())
+        }
+        _ => {
+            let [host, port] = unpack(&part(address, 0, Some(2))?)?;
+            (host, port, part(address, 2, None)?.items()?)
+        }
+    };
     let mut known = vec![
         host.clone(),
         port.clone(),
@@ -119,7 +128,7 @@ pub(super) fn ensure_resolved(
         kind.clone(),
         proto.clone(),
     ];
-    known.extend(part(address, 2, None)?.items()?);
+    known.extend(more);
     let info = super::resolver::ip_address_info(&known)?;
     if !info.is_none() {
         return Obj::list([info]).map(Resolved::Now);
@@ -228,12 +237,20 @@ impl Tls {
     }
 }
 
-/// `_create_connection_transport`: protocol and transport of a connected socket, once the protocol knows of it.
+/// Does a socket that nobody but us has touched not block?
+fn is_non_blocking(sock: &Obj) -> PyRes<bool> {
+    let timeout = sock.method(names::gettimeout(), [])?;
+    Ok(timeout.is_exact_float() && timeout.as_f64()? == 0.0)
+}
+
+/// `_create_connection_transport`: protocol and transport of a connected socket, once the protocol knows of it. A `fresh`
+/// socket is one that we made, non-blocking.
 pub(super) fn connect_transport(
     loop_: &Ref<EventLoop>,
     sock: Obj,
     protocol_factory: Obj,
     tls: Tls,
+    fresh: bool,
 ) -> PyRes<Obj> {
     in_steps(
         "BaseEventLoop._create_connection_transport",
@@ -241,6 +258,7 @@ pub(super) fn connect_transport(
             loop_: loop_.clone(),
             sock,
             protocol_factory,
+            fresh,
             tls,
             made: None,
         },
@@ -256,6 +274,8 @@ struct ConnectTransport {
     sock: Obj,
     /// What makes the protocol.
     protocol_factory: Obj,
+    /// Is the socket one that we made, non-blocking?
+    fresh: bool,
     /// Whether and how with TLS.
     tls: Tls,
     /// Transport and protocol, once they are made.
@@ -265,8 +285,10 @@ struct ConnectTransport {
 impl ConnectTransport {
     /// Makes transport and protocol.
     fn make(&mut self) -> PyRes<Next> {
-        self.sock
-            .method(names::setblocking(), [&Obj::bool(false)])?;
+        if !self.fresh || !is_non_blocking(&self.sock)? {
+            self.sock
+                .method(names::setblocking(), [&Obj::bool(false)])?;
+        }
         let context = copy_current_context()?;
         let protocol = self.protocol_factory.call([])?;
         let waiter = create_future(self.loop_.obj())?;
@@ -342,7 +364,7 @@ impl Steps for ConnectAccepted {
             self.tls.check_timeouts(self.tls.ssl.truth()?)?;
             check_ssl_socket(&self.sock)?;
             let (sock, factory) = (self.sock.clone(), self.protocol_factory.clone());
-            return connect_transport(&self.loop_, sock, factory, self.tls.clone())
+            return connect_transport(&self.loop_, sock, factory, self.tls.clone(), false)
                 .map(Next::Await);
         }
         if self.loop_.debug.get() {
@@ -734,7 +756,7 @@ impl CreateConnection {
 
     /// Looks an address up.
     fn resolve(&mut self, address: &Obj) -> PyRes<Next> {
-        let stream = socket_module()?.getattr_str("SOCK_STREAM")?;
+        let stream = socket_module()?.getattr(names::sock_stream())?;
         let wanted = [&self.family, &stream, &self.proto, &self.flags];
         ensure_resolved(&self.loop_, address, wanted)?.then(|infos| self.step(infos))
     }
@@ -874,7 +896,8 @@ impl CreateConnection {
     fn make(&mut self, sock: Obj) -> PyRes<Next> {
         self.at = At::Making;
         let factory = self.protocol_factory.clone();
-        connect_transport(&self.loop_, sock, factory, self.tls.clone()).map(Next::Await)
+        let (tls, fresh) = (self.tls.clone(), self.sock.is_none());
+        connect_transport(&self.loop_, sock, factory, tls, fresh).map(Next::Await)
     }
 
     /// Transport and protocol are there.

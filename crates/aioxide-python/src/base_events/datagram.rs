@@ -141,7 +141,7 @@ impl Endpoint {
     /// Refuses a stream socket, and arguments that say what a socket should be like besides one that is there.
     fn check_given_socket(&self) -> PyRes<()> {
         let kind = self.given_sock.getattr(names::type_())?;
-        if kind.equals(&socket_module()?.getattr_str("SOCK_STREAM")?)? {
+        if kind.equals(&socket_module()?.getattr(names::sock_stream())?)? {
             let wanted = if cfg!(Py_3_13) {
                 "A datagram socket"
             } else {

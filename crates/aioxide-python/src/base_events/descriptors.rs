@@ -134,6 +134,9 @@ pub(super) fn ensure_fd_no_transport(this: &Ref<EventLoop>, object: &Obj) -> PyR
 /// `int(object.fileno())`.
 fn fileno(object: &Obj) -> PyRes<i64> {
     let number = object.method(names::fileno(), [])?;
+    if number.is_exact_int() {
+        return number.as_i64();
+    }
     Obj::import("builtins")?
         .getattr_str("int")?
         .call([&number])?

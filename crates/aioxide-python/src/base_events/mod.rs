@@ -142,6 +142,7 @@ pub(crate) fn init(module: &Obj) -> PyRes<()> {
             }
         })
         .build()?;
+    EventLoop::remember_scheduling(&native)?;
     let class = make_class(&native)?;
     add_to_module(module, "BaseEventLoop", &native)?;
     add_to_module(module, "Loop", &class)?;

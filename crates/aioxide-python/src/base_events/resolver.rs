@@ -19,7 +19,7 @@ use std::net::{IpAddr, SocketAddrV4, SocketAddrV6};
 use aioxide_engine::resolver;
 use aioxide_engine::socket::Address;
 
-use crate::addresses;
+use crate::addresses::{self, Family};
 use crate::chaining::wrap_future;
 use crate::coroutines::{Coroutine, coroutine};
 use crate::events::EventLoop;
@@ -341,6 +341,21 @@ pub(super) fn ip_address_info(call: &[Obj]) -> PyRes {
     }
 }
 
+/// Does [`ip_address_info`] say of this address, for an IPv4 socket of this type and protocol, that it is the one to
+/// connect to?
+pub(super) fn is_resolved(address: &Obj, kind_and_proto: [&Obj; 2]) -> PyRes<bool> {
+    let module = stdlib::base_events_module()?.getattr(names::socket())?;
+    if !address.is_exactly(stdlib::tuple()?)
+        || !kind_and_proto.iter().all(|number| number.is_int())
+        || !module.is(stdlib::socket_module()?)
+    {
+        return Ok(false);
+    }
+    let [kind, proto] = kind_and_proto;
+    let usual = matches!((kind.as_i64()?, proto.as_i64()?), (1 | 2, 0 | 6 | 17));
+    Ok(usual && addresses::from_python(Family::V4, address)?.is_some())
+}
+
 /// The answer for exact types and unpatched modules; `None` for what needs asyncio's own function.
 fn usual_address(call: &[Obj]) -> PyRes<Option<Obj>> {
     let [host, port, family, kind, proto] = call else {
@@ -378,7 +393,7 @@ fn usual_address(call: &[Obj]) -> PyRes<Option<Obj>> {
         family.clone(),
         kind.clone(),
         proto.clone(),
-        Obj::str("")?,
+        names::nothing().clone(),
         Obj::tuple(address)?,
     ])
     .map(Some)

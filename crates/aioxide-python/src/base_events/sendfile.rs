@@ -440,6 +440,7 @@ fn send_file(_: i32, _: i32, _: u64, _: usize) -> std::io::Result<usize> {
 }
 
 impl Operation for Transfer {
+    const NAME: &'static str = "_UnixSelectorEventLoop._sock_sendfile_native_impl";
     const DIRECTION: Direction = Direction::Write;
 
     fn begin(&self, sock: &Obj) -> PyRes<Option<Obj>> {
@@ -662,12 +663,14 @@ impl TransportNative {
     /// Takes the descriptor from the transport and waits until it has sent everything.
     fn start(&mut self) -> PyRes<Sent> {
         let transport = &self.arguments[0];
-        self.loop_
-            .forget_transport(socket_number(transport)?, transport);
+        // It refuses a second file; what follows is not to be undone then, since it is the first one's.
+        let waiter = transport.method(names::make_empty_waiter(), [])?;
         let begun = (|| {
+            self.loop_
+                .forget_transport(socket_number(transport)?, transport);
             self.resume_reading = transport.method(names::is_reading(), [])?.truth()?;
             transport.method(names::pause_reading(), [])?;
-            let waiter = Delegate::new(&transport.method(names::make_empty_waiter(), [])?)?;
+            let waiter = Delegate::new(&waiter)?;
             let sent = waiter.resume(Resume::Send)?;
             Ok((sent, waiter))
         })();
@@ -690,6 +693,11 @@ impl TransportNative {
         let [transport, file, offset, count] = &self.arguments;
         let begun = (|| {
             let sock = transport.getattr(names::private_sock())?;
+            if sock.is_none() {
+                // Differs: asyncio fails with an AttributeError of its own.
+                let text = "Connection is closed by peer";
+                return Err(Builtin::Connection.raise(text));
+            }
             let awaitable = self.loop_.obj().method_kw(
                 names::sock_sendfile(),
                 &[&sock, file, offset, count],

@@ -721,7 +721,7 @@ impl Steps for HostAddresses {
         }
         self.started = true;
         let address = Obj::tuple([self.host.clone(), self.port.clone()])?;
-        let stream = socket_module()?.getattr_str("SOCK_STREAM")?;
+        let stream = socket_module()?.getattr(names::sock_stream())?;
         let wanted = [&self.family, &stream, &Obj::int(0)?, &self.flags];
         match ensure_resolved(&self.loop_, &address, wanted)? {
             Resolved::Now(infos) => self.found(infos),

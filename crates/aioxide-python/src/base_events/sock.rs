@@ -4,6 +4,7 @@
 
 use std::mem;
 
+use crate::addresses::Family;
 use crate::coroutines::{Coroutine, Delegate, coroutine};
 use crate::events::EventLoop;
 use crate::ffi::{
@@ -12,6 +13,7 @@ use crate::ffi::{
 use crate::{names, stdlib};
 
 use super::connections::{Resolved, ensure_resolved};
+use super::resolver::is_resolved;
 use super::sock_calls::{
     Accept, Connect, Recv, RecvFrom, RecvFromInto, RecvInto, SendAll, SendTo, unpack,
 };
@@ -271,6 +273,8 @@ enum ConnectStep {
     Resolving {
         /// The socket.
         sock: Obj,
+        /// Its family.
+        family: Family,
         /// The look-up.
         lookup: Delegate,
     },
@@ -284,40 +288,54 @@ impl SockConnect {
     /// Resolves the address if it has to be.
     fn start(&mut self, sock: Obj, address: Obj) -> PyRes<Sent> {
         check(&self.loop_, &sock)?;
-        if !is_internet(&sock)? {
-            return self.connect(&sock, address);
+        let number = plain_number(&sock, names::family())?;
+        let Some(family) = internet_family(&number)? else {
+            return self.connect(&sock, address, None);
+        };
+        let (kind, proto) = (
+            plain_number(&sock, names::type_())?,
+            plain_number(&sock, names::proto())?,
+        );
+        if family == Family::V4 && is_resolved(&address, [&kind, &proto])? {
+            return self.connect(&sock, address, Some(family));
         }
-        let wanted = [
-            &plain_number(&sock, names::family())?,
-            &plain_number(&sock, names::type_())?,
-            &plain_number(&sock, names::proto())?,
-            &Obj::int(0)?,
-        ];
+        let wanted = [&number, &kind, &proto, &Obj::int(0)?];
         match ensure_resolved(&self.loop_, &address, wanted)? {
-            Resolved::Now(infos) => self.connect(&sock, first_address(&infos)?),
+            Resolved::Now(infos) => self.connect(&sock, first_address(&infos)?, Some(family)),
             Resolved::Later(awaitable) => {
                 let lookup = Delegate::new(&awaitable)?;
                 let sent = lookup.resume(Resume::Send)?;
-                self.resolving(sent, sock, lookup)
+                self.resolving(sent, sock, family, lookup)
             }
         }
     }
 
     /// Waits for the look-up, or connects to the first address that it gave.
-    fn resolving(&mut self, sent: Sent, sock: Obj, lookup: Delegate) -> PyRes<Sent> {
+    fn resolving(
+        &mut self,
+        sent: Sent,
+        sock: Obj,
+        family: Family,
+        lookup: Delegate,
+    ) -> PyRes<Sent> {
         match sent {
             Sent::Yield(value) => {
-                self.step = ConnectStep::Resolving { sock, lookup };
+                self.step = ConnectStep::Resolving {
+                    sock,
+                    family,
+                    lookup,
+                };
                 Ok(Sent::Yield(value))
             }
-            Sent::Return(infos) => self.connect(&sock, first_address(&infos)?),
+            Sent::Return(infos) => self.connect(&sock, first_address(&infos)?, Some(family)),
         }
     }
 
     /// Begins to connect.
-    fn connect(&mut self, sock: &Obj, address: Obj) -> PyRes<Sent> {
+    fn connect(&mut self, sock: &Obj, address: Obj, family: Option<Family>) -> PyRes<Sent> {
         let operation = Connect {
             address: Slot::new(address),
+            family,
         };
         if let Some(result) = no_stop_iteration(operation.begin(sock))? {
             return Ok(Sent::Return(result));
@@ -340,9 +358,13 @@ impl Machine for SockConnect {
     fn resume(&mut self, input: Resume) -> PyRes<Sent> {
         match mem::replace(&mut self.step, ConnectStep::Over) {
             ConnectStep::Start { sock, address } => self.start(sock, address),
-            ConnectStep::Resolving { sock, lookup } => {
+            ConnectStep::Resolving {
+                sock,
+                family,
+                lookup,
+            } => {
                 let sent = lookup.resume(input)?;
-                self.resolving(sent, sock, lookup)
+                self.resolving(sent, sock, family, lookup)
             }
             ConnectStep::Waiting(mut wait) => {
                 let sent = wait.resume(&self.loop_, input)?;
@@ -361,7 +383,7 @@ impl Machine for SockConnect {
                 visit.obj(sock);
                 visit.obj(address);
             }
-            ConnectStep::Resolving { sock, lookup } => {
+            ConnectStep::Resolving { sock, lookup, .. } => {
                 visit.obj(sock);
                 visit.obj(lookup.awaited());
             }
@@ -385,11 +407,11 @@ fn first_address(infos: &Obj) -> PyRes {
     Ok(address)
 }
 
-/// Is it a socket whose addresses name a host?
-fn is_internet(sock: &Obj) -> PyRes<bool> {
-    let family = plain_number(sock, names::family())?;
+/// The family of a socket whose addresses name a host.
+fn internet_family(family: &Obj) -> PyRes<Option<Family>> {
     if family.equals(stdlib::af_inet()?)? {
-        return Ok(true);
+        return Ok(Some(Family::V4));
     }
-    Ok(stdlib::has_ipv6()?.truth()? && family.equals(stdlib::af_inet6()?)?)
+    let is_v6 = stdlib::has_ipv6()?.truth()? && family.equals(stdlib::af_inet6()?)?;
+    Ok(is_v6.then_some(Family::V6))
 }

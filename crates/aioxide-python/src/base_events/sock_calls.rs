@@ -3,12 +3,13 @@
 
 use std::cell::Cell;
 
+use crate::addresses::Family;
 use crate::events::Direction;
 use crate::ffi::{Buffer, Builtin, Obj, PyRes, Raised, Slot, Visit};
 use crate::waiter::{exception_of, is_cancelled, result_of};
 use crate::{names, stdlib};
 
-use super::sock_native::{self, Call};
+use super::sock_native::{self, Call, Connecting};
 use super::sock_wait::Operation;
 
 /// The outcome of a call that may block: nothing if it would have.
@@ -33,6 +34,8 @@ macro_rules! calls {
         }
 
         impl Operation for $name {
+            const NAME: &'static str =
+                concat!("BaseSelectorEventLoop._sock_", stringify!($method));
             const DIRECTION: Direction = Direction::Read;
 
             fn attempt(&self, sock: &Obj) -> PyRes<Option<Obj>> {
@@ -73,6 +76,7 @@ pub(super) struct RecvFromInto {
 }
 
 impl Operation for RecvFromInto {
+    const NAME: &'static str = "BaseSelectorEventLoop._sock_recvfrom_into";
     const DIRECTION: Direction = Direction::Read;
 
     fn prepare(&self) -> PyRes<()> {
@@ -109,6 +113,7 @@ pub(super) struct SendTo {
 }
 
 impl Operation for SendTo {
+    const NAME: &'static str = "BaseSelectorEventLoop._sock_sendto";
     const DIRECTION: Direction = Direction::Write;
 
     fn begin(&self, sock: &Obj) -> PyRes<Option<Obj>> {
@@ -187,6 +192,7 @@ fn count(sent: &Obj) -> PyRes<usize> {
 }
 
 impl Operation for SendAll {
+    const NAME: &'static str = "BaseSelectorEventLoop._sock_sendall";
     const DIRECTION: Direction = Direction::Write;
 
     fn begin(&self, sock: &Obj) -> PyRes<Option<Obj>> {
@@ -241,6 +247,7 @@ impl Operation for SendAll {
 pub(super) struct Accept;
 
 impl Operation for Accept {
+    const NAME: &'static str = "BaseSelectorEventLoop._sock_accept";
     const DIRECTION: Direction = Direction::Read;
 
     fn attempt(&self, sock: &Obj) -> PyRes<Option<Obj>> {
@@ -291,13 +298,21 @@ pub(super) fn unpack<const N: usize>(object: &Obj) -> PyRes<[Obj; N]> {
 pub(super) struct Connect {
     /// Where to.
     pub address: Slot,
+    /// The socket's family, if it is one of the Internet's.
+    pub family: Option<Family>,
 }
 
 impl Operation for Connect {
+    const NAME: &'static str = "BaseSelectorEventLoop._sock_connect_cb";
     const DIRECTION: Direction = Direction::Write;
 
     fn begin(&self, sock: &Obj) -> PyRes<Option<Obj>> {
         let address = self.address.get_or_none();
+        match sock_native::connect(sock, self.family, &address)? {
+            Connecting::Unfit => {}
+            Connecting::UnderWay => return Ok(None),
+            Connecting::Done => return Ok(Some(Obj::none())),
+        }
         let connected = unless_blocked(sock.method(names::connect(), [&address]))?;
         Ok(connected.map(|_| Obj::none()))
     }

@@ -5,8 +5,9 @@
 
 use std::io::{self, ErrorKind};
 
-use aioxide_engine::socket;
+use aioxide_engine::socket::{self, Connection};
 
+use crate::addresses::{Family, from_python};
 use crate::ffi::{Buffer, GilCell, Obj, PyRes, os_error};
 use crate::{names, stdlib};
 
@@ -27,6 +28,7 @@ fn is_untouched(sock: &Obj) -> PyRes<bool> {
         names::recv(),
         names::recv_into(),
         names::send(),
+        names::connect(),
         names::fileno(),
         names::gettimeout(),
     ] {
@@ -66,8 +68,7 @@ pub(super) fn plain_number(sock: &Obj, name: &Obj) -> PyRes {
     if !sock.is_exactly(stdlib::socket_class()?) {
         return sock.getattr(name);
     }
-    let member = stdlib::c_socket_class()?.getattr(name)?;
-    member.method(names::dunder_get(), [sock])
+    stdlib::c_socket_class()?.getattr(name)?.get_from(sock)
 }
 
 /// The descriptor of a socket that may be used without its methods, asked anew for each call.
@@ -168,6 +169,39 @@ pub(super) fn send(sock: &Obj, data: &Obj, start: usize) -> PyRes<Call<(usize, b
     let outcome = socket::send(fd, rest).map(|sent| (sent, sent == rest.len()));
     drop(view);
     Call::new(outcome)
+}
+
+/// How `sock.connect(address)` ended.
+pub(super) enum Connecting {
+    /// The method has to be called.
+    Unfit,
+    /// It goes on in the background.
+    UnderWay,
+    /// It is done.
+    Done,
+}
+
+/// `sock.connect(address)` to a literal address.
+pub(super) fn connect(sock: &Obj, family: Option<Family>, address: &Obj) -> PyRes<Connecting> {
+    let Some(family) = family else {
+        return Ok(Connecting::Unfit);
+    };
+    let Some(target) = from_python(family, address)? else {
+        return Ok(Connecting::Unfit);
+    };
+    let fd = descriptor(sock)?;
+    if fd.is_none() || fd != sock.descriptor_in_socket() {
+        return Ok(Connecting::Unfit);
+    }
+    stdlib::audit()?.call([names::socket_connect(), sock, address])?;
+    // A hook may have closed it.
+    let fd = sock.descriptor_in_socket().unwrap_or(-1);
+    match socket::connect(fd, &target) {
+        Ok(Connection::Made) => Ok(Connecting::Done),
+        // A second look would often find it made by now, but a server in this loop counts on its turn to accept it.
+        Ok(Connection::UnderWay) => Ok(Connecting::UnderWay),
+        Err(error) => Err(os_error(&error)),
+    }
 }
 
 /// What is always left to the method.

@@ -7,7 +7,7 @@
 
 use std::cell::Cell;
 
-use crate::events::{Direction, EventLoop, Handle, leaves_the_loop, report_callback_error};
+use crate::events::{Direction, EventLoop, Handle, created_at, leaves_the_loop, report_error_in};
 use crate::ffi::{
     Class, ClassBuilder, Extends, Native, Obj, PyRes, Ref, Resume, Sent, Slot, Visit,
     copy_current_context, finally, in_context,
@@ -19,6 +19,9 @@ use super::descriptors::ensure_fd_no_transport;
 
 /// What is to be done with a socket, once or in several attempts.
 pub(super) trait Operation: 'static {
+    /// What asyncio calls the callback that makes another attempt.
+    const NAME: &'static str;
+
     /// What the descriptor has to be ready for.
     const DIRECTION: Direction;
 
@@ -54,6 +57,8 @@ pub(super) trait Operation: 'static {
 
 /// The part of an [`Operation`] that a wait needs, whatever operation it is.
 trait Attempts {
+    /// See [`Operation::NAME`].
+    fn name(&self) -> &'static str;
     /// See [`Operation::attempt`].
     fn attempt(&self, sock: &Obj) -> PyRes<Option<Obj>>;
     /// See [`Operation::abandon`].
@@ -67,6 +72,10 @@ trait Attempts {
 }
 
 impl<O: Operation> Attempts for O {
+    fn name(&self) -> &'static str {
+        O::NAME
+    }
+
     fn attempt(&self, sock: &Obj) -> PyRes<Option<Obj>> {
         Operation::attempt(self, sock)
     }
@@ -170,6 +179,7 @@ pub(super) fn init() -> PyRes<()> {
     )
     .base(Handle::class().object())
     .sealed()
+    .repr(Ref::repr_text)
     .build()
     .map(drop)
 }
@@ -245,6 +255,23 @@ impl Wait {
 }
 
 impl Ref<SocketWait> {
+    /// The repr: that of the handle which asyncio would have registered.
+    fn repr_text(&self) -> PyRes<String> {
+        let mut words = vec![String::from("Handle")];
+        if self.handle.is_cancelled() {
+            words.push(String::from("cancelled"));
+        }
+        words.extend(self.source());
+        words.extend(created_at(self.handle.source().as_ref())?);
+        Ok(format!("<{}>", words.join(" ")))
+    }
+
+    /// What is called when the descriptor is ready, in asyncio's words.
+    fn source(&self) -> Option<String> {
+        let operation = self.operation.as_ref()?;
+        Some(format!("{}()", operation.name()))
+    }
+
     /// Has attempts made while the descriptor is ready; what watched it before does so no more.
     fn register(&self, loop_: &Ref<EventLoop>) -> PyRes<()> {
         loop_.watch(self.fd, self.direction, run, self.obj().clone())?;
@@ -328,15 +355,14 @@ fn run(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
     let Some(wait) = CLASS.cast(&object) else {
         return Ok(());
     };
-    let Err(raised) = wait.attempt(loop_) else {
-        return Ok(());
-    };
-    report_callback_error(
-        raised,
-        loop_.obj(),
-        &Obj::none(),
-        &Obj::tuple([])?,
-        wait.obj(),
-        wait.handle.source().as_ref(),
-    )
+    match wait.attempt(loop_) {
+        Err(raised) if !leaves_the_loop(&raised) => report_error_in(
+            &wait.source().unwrap_or_default(),
+            &raised.take(),
+            loop_.obj(),
+            wait.obj(),
+            wait.handle.source().as_ref(),
+        ),
+        outcome => outcome,
+    }
 }

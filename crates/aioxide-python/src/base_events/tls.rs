@@ -1,9 +1,10 @@
-//! TLS over transports, by asyncio's own `SSLProtocol`; `start_tls`.
+//! TLS over transports, and `start_tls`.
 
 use crate::events::EventLoop;
 use crate::ffi::{
-    Args, ClassBuilder, Obj, PyRes, Raised, Ref, Visit, copy_current_context, finally,
+    Args, ClassBuilder, Native, Obj, PyRes, Raised, Ref, Visit, copy_current_context, finally,
 };
+use crate::sslproto::SSLProtocol;
 use crate::waiter::create_future;
 use crate::{names, stdlib};
 
@@ -48,6 +49,16 @@ fn ssl_module() -> PyRes<Option<Obj>> {
     Ok((!module.is_none()).then_some(module))
 }
 
+/// The native `SSLProtocol`, unless somebody has put another one in the place of asyncio's.
+fn ssl_protocol_class() -> PyRes {
+    let bound = stdlib::sslproto_module()?.getattr_str("SSLProtocol")?;
+    Ok(if bound.is(stdlib::ssl_protocol()?) {
+        SSLProtocol::class().object()
+    } else {
+        bound
+    })
+}
+
 /// `_check_ssl_socket`: refuses sockets that do TLS themselves.
 pub(super) fn check_ssl_socket(sock: &Obj) -> PyRes<()> {
     if let Some(ssl) = ssl_module()?
@@ -78,22 +89,20 @@ fn make_ssl_transport(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes {
         None => copy_current_context()?,
     };
     let server_side = args.get(4).cloned().unwrap_or_else(|| Obj::bool(false));
-    let ssl_protocol = stdlib::sslproto_module()?
-        .getattr_str("SSLProtocol")?
-        .call_kw(
-            &[
-                this.obj(),
-                args.req(1),
-                args.req(2),
-                or_none(3),
-                &server_side,
-                or_none(5),
-            ],
-            &[
-                (names::ssl_handshake_timeout(), or_none(8)),
-                (names::ssl_shutdown_timeout(), or_none(9)),
-            ],
-        )?;
+    let ssl_protocol = ssl_protocol_class()?.call_kw(
+        &[
+            this.obj(),
+            args.req(1),
+            args.req(2),
+            or_none(3),
+            &server_side,
+            or_none(5),
+        ],
+        &[
+            (names::ssl_handshake_timeout(), or_none(8)),
+            (names::ssl_shutdown_timeout(), or_none(9)),
+        ],
+    )?;
     make_socket_transport(
         this,
         args.req(0),
@@ -153,23 +162,21 @@ impl StartTls {
             )));
         }
         let waiter = create_future(self.loop_.obj())?;
-        let ssl_protocol = stdlib::sslproto_module()?
-            .getattr_str("SSLProtocol")?
-            .call_kw(
-                &[
-                    self.loop_.obj(),
-                    &self.protocol,
-                    &self.sslcontext,
-                    &waiter,
-                    &self.server_side,
-                    &self.server_hostname,
-                ],
-                &[
-                    (names::ssl_handshake_timeout(), &self.ssl_handshake_timeout),
-                    (names::ssl_shutdown_timeout(), &self.ssl_shutdown_timeout),
-                    (names::call_connection_made(), &Obj::bool(false)),
-                ],
-            )?;
+        let ssl_protocol = ssl_protocol_class()?.call_kw(
+            &[
+                self.loop_.obj(),
+                &self.protocol,
+                &self.sslcontext,
+                &waiter,
+                &self.server_side,
+                &self.server_hostname,
+            ],
+            &[
+                (names::ssl_handshake_timeout(), &self.ssl_handshake_timeout),
+                (names::ssl_shutdown_timeout(), &self.ssl_shutdown_timeout),
+                (names::call_connection_made(), &Obj::bool(false)),
+            ],
+        )?;
         // Early, so that no data comes before the protocol knows of its connection.
         self.transport.method(names::pause_reading(), [])?;
         if self.server_side.truth()? {

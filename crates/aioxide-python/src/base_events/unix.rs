@@ -46,7 +46,7 @@ fn socket_module() -> PyRes {
 fn new_socket() -> PyRes {
     let socket = socket_module()?;
     let family = socket.getattr_str("AF_UNIX")?;
-    let kind = socket.getattr_str("SOCK_STREAM")?;
+    let kind = socket.getattr(names::sock_stream())?;
     socket
         .getattr(names::socket())?
         .call([&family, &kind, &Obj::int(0)?])
@@ -60,7 +60,7 @@ fn check_unix_stream(sock: &Obj) -> PyRes<()> {
         .equals(&socket.getattr_str("AF_UNIX")?)?
         && sock
             .getattr(names::type_())?
-            .equals(&socket.getattr_str("SOCK_STREAM")?)?
+            .equals(&socket.getattr(names::sock_stream())?)?
     {
         return Ok(());
     }
@@ -259,7 +259,7 @@ impl CreateUnixConnection {
     fn make(&mut self) -> PyRes<Next> {
         self.at = At::Making;
         let (sock, factory) = (self.sock.clone(), self.protocol_factory.clone());
-        connect_transport(&self.loop_, sock, factory, self.tls.clone()).map(Next::Await)
+        connect_transport(&self.loop_, sock, factory, self.tls.clone(), false).map(Next::Await)
     }
 }
 

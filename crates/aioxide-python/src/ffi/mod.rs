@@ -13,6 +13,7 @@ mod imported;
 mod machine;
 mod native;
 mod object;
+pub(crate) mod openssl;
 mod sending;
 #[cfg(Py_3_12)]
 mod stop_iteration;
@@ -35,6 +36,7 @@ pub(crate) use native::{
     link_future_class,
 };
 pub(crate) use object::{Obj, PyRes, Slot};
+pub(crate) use openssl::{MemoryBio, Progress, Session, Stop};
 pub(crate) use sending::{
     awaitable_iterator, copy_current_context, in_context, send, stop_iteration, throw,
 };

@@ -627,8 +627,26 @@ impl Obj {
         Ok(Some(unsafe { Self::steal(item) }))
     }
 
+    /// `type(self).__get__(self, object, type(object))` for a descriptor such as a member of a class of C.
+    pub(crate) fn get_from(&self, object: &Self) -> PyRes {
+        // SAFETY: a live object has a live type.
+        let get = unsafe { (*ffi::Py_TYPE(self.raw())).tp_descr_get };
+        let Some(get) = get else {
+            return Ok(self.clone());
+        };
+        // SAFETY: as the interpreter calls it.
+        unsafe {
+            let class = ffi::Py_TYPE(object.raw()).cast();
+            Self::owned(get(self.raw(), object.raw(), class))
+        }
+    }
+
     /// All items of an iterable.
     pub(crate) fn items(&self) -> PyRes<Vec<Self>> {
+        // SAFETY: a type test.
+        if unsafe { ffi::PyTuple_CheckExact(self.raw()) } != 0 {
+            return Ok(self.tuple_items().to_vec());
+        }
         let iterator = self.iterator()?;
         let mut items = Vec::new();
         while let Some(item) = iterator.next()? {

@@ -1,7 +1,8 @@
 //! The transport of a stream socket. Answers `_SelectorTransport` and `_SelectorSocketTransport` of
 //! `asyncio/selector_events.py`.
 //!
-//! Reading: one `recv` for each event, into a buffer of the loop, then an exact `bytes` for the protocol. Writing: what
+//! Reading: one `recv` for each event, or two if the first one had too little room, into a buffer of the loop, then an
+//! exact `bytes` for the protocol. Writing: what
 //! a job writes is collected and leaves in one system call when the job is over, see [`Ref::write`]; asyncio sends each
 //! write at once. Whoever could tell the difference flushes first: `close`, `abort`, `write_eof`,
 //! `get_write_buffer_size`, a look at the socket, a buffer above the high-water mark, a fork. What is written while no job
@@ -33,7 +34,10 @@ use crate::ffi::{
     Buffer, Builtin, Class, ClassBuilder, Layout, Native, Obj, PyRes, Raised, Ref, Slot, Visit,
     finally, in_context, os_error, os_error_instance, warn_resource, while_handling,
 };
-use crate::streams::{direct_reader, feed, is_stream_protocol};
+use crate::sslproto::{self, SSLProtocol};
+use crate::streams::{
+    DirectTransport, direct_reader, feed, is_stream_protocol, set_direct_transport,
+};
 use crate::waiter::{create_future, is_cancelled, set_exception, set_result};
 use crate::{names, stdlib};
 
@@ -44,7 +48,9 @@ use super::common::{
 use super::flow_control::{Buffered, WaterMarks, maybe_pause, maybe_resume};
 
 /// What a job wrote is sent before its end if it is so much.
-const FLUSH_AT: usize = 64 * 1024;
+///
+/// Perf: "send, protocol". Not at the default high-water mark, but above: writes of just that size go in pairs.
+const FLUSH_AT: usize = 256 * 1024;
 
 /// A chunk that is kept: an exact `bytes`, which never changes.
 struct Chunk(Obj);
@@ -65,10 +71,15 @@ enum Delivery {
     Buffered,
     /// Into the buffer of its stream reader, unless a method on the way is overridden.
     Stream,
+    /// As encrypted bytes, unless a method on the way is overridden.
+    Tls,
 }
 
 /// The size of the smallest read that a transport makes room for in advance, instead of copying it from the loop's buffer.
 const LARGE_READ: usize = 32 * 1024;
+
+/// How often an event is followed by `recv`, as long as there may be more: so asyncio's 256 KiB are taken at most.
+const RECEIVES: usize = 2;
 
 /// A transport's names, looked up when it was made.
 struct Ends {
@@ -549,6 +560,8 @@ impl Ref<StreamTransport> {
     fn set_protocol(&self, protocol: &Obj) -> PyRes<()> {
         self.delivery.set(if is_stream_protocol(protocol) {
             Delivery::Stream
+        } else if SSLProtocol::class().is_exact(protocol) {
+            Delivery::Tls
         } else if protocol.isinstance(stdlib::buffered_protocol()?)? {
             Delivery::Buffered
         } else {
@@ -621,19 +634,61 @@ impl Ref<StreamTransport> {
     /// The descriptor can be read.
     #[inline]
     fn receive(&self, loop_: &Ref<EventLoop>) -> PyRes<()> {
-        if self.conn_lost.get() != 0 || !self.is_reading() {
-            return Ok(());
+        for _ in 0..RECEIVES {
+            // The protocol may have closed or paused it, or be another one now.
+            if self.conn_lost.get() != 0 || !self.is_reading() {
+                break;
+            }
+            let was_full = match self.delivery.get() {
+                Delivery::Data => self.receive_data(loop_)?,
+                Delivery::Buffered => {
+                    self.receive_into()?;
+                    false
+                }
+                Delivery::Stream => self.receive_stream(loop_)?,
+                Delivery::Tls => self.receive_encrypted(loop_)?,
+            };
+            if !was_full {
+                break;
+            }
         }
-        match self.delivery.get() {
-            Delivery::Data => self.receive_data(loop_),
-            Delivery::Buffered => self.receive_into(),
-            Delivery::Stream => self.receive_stream(loop_),
+        Ok(())
+    }
+
+    /// Receives for TLS. Was all room used?
+    #[inline]
+    fn receive_encrypted(&self, loop_: &Ref<EventLoop>) -> PyRes<bool> {
+        let protocol = self.current_protocol();
+        let Some(tls) = sslproto::direct(&protocol) else {
+            return self.receive_into().map(|()| false);
+        };
+        let received = loop_.with_read_buffer(|buffer| {
+            let count = socket::recv(self.descriptor(), buffer)?;
+            if count == 0 {
+                return Ok(None);
+            }
+            let was_full = count == buffer.len();
+            let taken = tls.received(&buffer[..count]);
+            Ok::<_, std::io::Error>(Some(taken.map(|()| was_full)))
+        });
+        match received {
+            Ok(Some(taken)) => taken
+                .and_then(|was_full| tls.updated().map(|()| was_full))
+                .or_else(|raised| {
+                    self.failed(
+                        raised,
+                        "Fatal error: protocol.buffer_updated() call failed.",
+                    )
+                    .map(|()| false)
+                }),
+            Ok(None) => self.received_eof().map(|()| false),
+            Err(error) => self.receive_failed(&error).map(|()| false),
         }
     }
 
-    /// Receives for a stream reader.
+    /// Receives for a stream reader. Was all room used?
     #[inline]
-    fn receive_stream(&self, loop_: &Ref<EventLoop>) -> PyRes<()> {
+    fn receive_stream(&self, loop_: &Ref<EventLoop>) -> PyRes<bool> {
         let Some(reader) = self.protocol.get().as_ref().and_then(direct_reader) else {
             return self.receive_data(loop_);
         };
@@ -642,22 +697,25 @@ impl Ref<StreamTransport> {
             if count == 0 {
                 return Ok(None);
             }
-            Ok::<_, std::io::Error>(Some(feed(&reader, &buffer[..count])))
+            let was_full = count == buffer.len();
+            let fed = feed(&reader, &buffer[..count]);
+            Ok::<_, std::io::Error>(Some(fed.map(|()| was_full)))
         });
         match received {
-            Ok(Some(Ok(()))) => Ok(()),
-            Ok(Some(Err(raised))) => {
-                self.failed(raised, "Fatal error: protocol.data_received() call failed.")
-            }
-            Ok(None) => self.received_eof(),
-            Err(error) => self.receive_failed(&error),
+            Ok(Some(Ok(was_full))) => Ok(was_full),
+            Ok(Some(Err(raised))) => self
+                .failed(raised, "Fatal error: protocol.data_received() call failed.")
+                .map(|()| false),
+            Ok(None) => self.received_eof().map(|()| false),
+            Err(error) => self.receive_failed(&error).map(|()| false),
         }
     }
 
-    /// Receives for `data_received`.
+    /// Receives for `data_received`. Was all room used?
     #[inline]
-    fn receive_data(&self, loop_: &Ref<EventLoop>) -> PyRes<()> {
+    fn receive_data(&self, loop_: &Ref<EventLoop>) -> PyRes<bool> {
         let fd = self.descriptor();
+        let mut size = READ_BUFFER;
         let received = if self.last_read.get() < LARGE_READ {
             loop_.with_read_buffer(|buffer| {
                 let count = socket::recv(fd, buffer)?;
@@ -665,26 +723,26 @@ impl Ref<StreamTransport> {
             })
         } else {
             // Perf: "receive, protocol". Much is likely to be there again: received where it stays.
-            let size = (2 * self.last_read.get()).min(READ_BUFFER);
+            size = size.min(2 * self.last_read.get());
             Obj::bytes_with(size, |room| socket::recv_uninit(fd, room))?.map(Ok)
         };
         let data = match received {
             Ok(data) => data?,
-            Err(error) => return self.receive_failed(&error),
+            Err(error) => return self.receive_failed(&error).map(|()| false),
         };
         let count = data.as_bytes().map_or(0, <[u8]>::len);
         self.last_read.set(count);
         if count == 0 {
-            return self.received_eof();
+            return self.received_eof().map(|()| false);
         }
         let Some(protocol) = self.protocol.get() else {
-            return Ok(());
+            return Ok(false);
         };
         match protocol.method(names::data_received(), [&data]) {
-            Ok(_) => Ok(()),
-            Err(raised) => {
-                self.failed(raised, "Fatal error: protocol.data_received() call failed.")
-            }
+            Ok(_) => Ok(count == size),
+            Err(raised) => self
+                .failed(raised, "Fatal error: protocol.data_received() call failed.")
+                .map(|()| false),
         }
     }
 
@@ -802,6 +860,18 @@ impl Ref<StreamTransport> {
             let view = Buffer::readable(data)?;
             self.buffer.borrow_mut().push_copy(view.as_slice());
         }
+        self.written()
+    }
+
+    /// A `write` of up to `len` bytes that `fill` writes.
+    fn write_with(&self, len: usize, fill: &mut dyn FnMut(&mut [u8]) -> usize) -> PyRes<()> {
+        if self.conn_lost.get() != 0 {
+            fill(&mut vec![0; len]);
+            self.may_write("write")?;
+            return self.write_to_lost();
+        }
+        self.may_write("write")?;
+        self.buffer.borrow_mut().push_with(len, fill);
         self.written()
     }
 
@@ -1077,12 +1147,15 @@ impl Ref<StreamTransport> {
         };
         finally(told, || {
             let closed = self.close_socket();
-            if let Some(loop_) = self.loop_.take() {
+            let loop_ = self.loop_.take();
+            if let Some(loop_) = &loop_ {
                 loop_.forget_transport(self.fd.get(), self.obj());
             }
             self.protocol.clear();
             finally(closed, || {
-                finally(self.detach_server(), || self.lose_empty_waiter())
+                finally(self.detach_server(), || {
+                    self.lose_empty_waiter(loop_.as_ref())
+                })
             })
         })
     }
@@ -1095,13 +1168,16 @@ impl Ref<StreamTransport> {
         }
     }
 
-    /// Tells `sendfile` that the connection is over.
-    fn lose_empty_waiter(&self) -> PyRes<()> {
+    /// Tells `sendfile` that the connection is over. Differs: asyncio says nothing while the file is sent, and fails.
+    fn lose_empty_waiter(&self, loop_: Option<&Ref<EventLoop>>) -> PyRes<()> {
         let Some(waiter) = self.empty_waiter.get() else {
             return Ok(());
         };
         if crate::waiter::is_done(&waiter)? {
-            return Ok(());
+            return match loop_ {
+                Some(loop_) => loop_.run_last(self.fd.get(), Direction::Write),
+                None => Ok(()),
+            };
         }
         let error = Builtin::Connection.instance("Connection is closed by peer")?;
         set_exception(&waiter, &error)
@@ -1194,8 +1270,19 @@ fn wrong_data(data: &Obj) -> Raised {
     ))
 }
 
+/// How TLS sends on a native transport.
+fn send_encrypted(
+    transport: &Obj,
+    len: usize,
+    fill: &mut dyn FnMut(&mut [u8]) -> usize,
+) -> Option<PyRes<()>> {
+    let this = CLASS.exact(transport)?;
+    this.is_plain().then(|| this.write_with(len, fill))
+}
+
 /// Makes the class.
 pub(super) fn init() -> PyRes<()> {
+    sslproto::set_send(send_encrypted);
     let builder = ClassBuilder::<StreamTransport>::new(
         "asyncio.selector_events",
         "_SelectorSocketTransport",
@@ -1236,8 +1323,22 @@ pub(super) fn init() -> PyRes<()> {
     let builder = reading(builder);
     let builder = writing(builder);
     private(builder).build()?;
+    set_direct_transport(&FOR_WRITERS);
     Ok(())
 }
+
+/// What a native `StreamWriter` calls.
+static FOR_WRITERS: DirectTransport = DirectTransport {
+    is_plain: |object| CLASS.exact(object).is_some_and(Ref::is_plain),
+    write: |object, data| CLASS.cast(object).map_or(Ok(()), |this| this.write(data)),
+    write_lines: |object, lines| {
+        CLASS
+            .cast(object)
+            .map_or(Ok(()), |this| this.write_lines(lines))
+    },
+    close: |object| CLASS.cast(object).map_or(Ok(()), Ref::close),
+    is_closing: |object| CLASS.cast(object).is_some_and(|this| this.closing.get()),
+};
 
 /// The methods for reading.
 fn reading(builder: ClassBuilder<StreamTransport>) -> ClassBuilder<StreamTransport> {

@@ -5,7 +5,8 @@
 //! without a future; the others leave one in the reader and are woken when it is there ([`reader`], [`reads`]).
 //!
 //! Streams work on any loop and with any transport. A native transport need not go through Python: [`direct_reader`]
-//! gives it the reader behind a protocol, and [`feed`] takes bytes that are no Python object.
+//! gives it the reader behind a protocol, and [`feed`] takes bytes that are no Python object; a writer calls it without
+//! Python as well ([`direct`]).
 
 /// A property that shows a slot.
 macro_rules! slot_property {
@@ -25,6 +26,7 @@ macro_rules! slot_property {
 }
 
 mod connections;
+mod direct;
 mod flow;
 mod overrides;
 mod protocol;
@@ -38,6 +40,7 @@ use crate::stdlib;
 
 use protocol::StreamReaderProtocol;
 
+pub(crate) use direct::{DirectTransport, set_direct_transport};
 pub(crate) use reader::StreamReader;
 
 /// Native names of this module.

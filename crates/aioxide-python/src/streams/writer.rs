@@ -9,6 +9,7 @@ use crate::ffi::{
 use crate::waiter::{Waiter, create_future, set_result};
 use crate::{names, stdlib};
 
+use super::direct::direct_transport;
 use super::flow::Drain as FlowDrain;
 use super::overrides::{Overridable, Seen};
 use super::protocol::{DRAIN_HELPER, GET_CLOSE_WAITER, StreamReaderProtocol};
@@ -148,9 +149,42 @@ impl Ref<StreamWriter> {
         OVERRIDABLE.overrides(&self.seen, self, methods)
     }
 
-    /// `close()`.
+    /// `close()`: what the transport's gives.
     fn close(&self) -> PyRes {
-        self.transport().method(names::close(), [])
+        let transport = self.transport();
+        match direct_transport(&transport) {
+            Some(direct) => (direct.close)(&transport).map(|()| Obj::none()),
+            None => transport.method(names::close(), []),
+        }
+    }
+
+    /// `is_closing()`: what the transport's gives.
+    #[inline]
+    fn is_closing(&self) -> PyRes {
+        let transport = self.transport();
+        match direct_transport(&transport) {
+            Some(direct) => Ok(Obj::bool((direct.is_closing)(&transport))),
+            None => transport.method(names::is_closing(), []),
+        }
+    }
+
+    /// `write(data)`.
+    #[inline]
+    fn write(&self, data: &Obj) -> PyRes<()> {
+        let transport = self.transport();
+        match direct_transport(&transport) {
+            Some(direct) => (direct.write)(&transport, data),
+            None => transport.method(names::write(), [data]).map(drop),
+        }
+    }
+
+    /// `writelines(data)`.
+    fn write_lines(&self, data: &Obj) -> PyRes<()> {
+        let transport = self.transport();
+        match direct_transport(&transport) {
+            Some(direct) => (direct.write_lines)(&transport, data),
+            None => transport.method(names::writelines(), [data]).map(drop),
+        }
     }
 
     /// The finaliser: nobody closed it.
@@ -265,8 +299,7 @@ impl Machine for Drain {
         match &mut self.state {
             DrainState::Start => {
                 self.writer.check_reader()?;
-                let transport = self.writer.transport();
-                if transport.method(names::is_closing(), [])?.truth()? {
+                if self.writer.is_closing()?.truth()? {
                     self.state = DrainState::Skipped;
                     return Ok(Sent::Yield(Obj::none()));
                 }
@@ -492,20 +525,12 @@ fn writing(builder: ClassBuilder<StreamWriter>) -> ClassBuilder<StreamWriter> {
         .method(
             "write(self, data)",
             "Sends data, or keeps it until it can be sent.",
-            |this, args| {
-                this.transport()
-                    .method(names::write(), [args.req(0)])
-                    .map(drop)
-            },
+            |this, args| this.write(args.req(0)),
         )
         .method(
             "writelines(self, data)",
             "Sends several pieces of data.",
-            |this, args| {
-                this.transport()
-                    .method(names::writelines(), [args.req(0)])
-                    .map(drop)
-            },
+            |this, args| this.write_lines(args.req(0)),
         )
         .method(
             "write_eof(self)",
@@ -525,7 +550,7 @@ fn writing(builder: ClassBuilder<StreamWriter>) -> ClassBuilder<StreamWriter> {
         .method(
             "is_closing(self)",
             "Is the stream closed, or about to be?",
-            |this, _| this.transport().method(names::is_closing(), []),
+            |this, _| this.is_closing(),
         )
         .method(
             "get_extra_info(self, name, default=None)",

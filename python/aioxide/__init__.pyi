@@ -1,0 +1,146 @@
+"""asyncio's namespace, and what aioxide adds to it; see `_aioxide.pyi` for what the types are."""
+
+import sys
+from asyncio import AbstractEventLoop as AbstractEventLoop
+from asyncio import AbstractServer as AbstractServer
+from asyncio import BaseEventLoop as BaseEventLoop
+from asyncio import BaseProtocol as BaseProtocol
+from asyncio import BaseTransport as BaseTransport
+from asyncio import BrokenBarrierError as BrokenBarrierError
+from asyncio import BufferedProtocol as BufferedProtocol
+from asyncio import CancelledError as CancelledError
+from asyncio import DatagramProtocol as DatagramProtocol
+from asyncio import DatagramTransport as DatagramTransport
+from asyncio import IncompleteReadError as IncompleteReadError
+from asyncio import InvalidStateError as InvalidStateError
+from asyncio import LimitOverrunError as LimitOverrunError
+from asyncio import Protocol as Protocol
+from asyncio import QueueEmpty as QueueEmpty
+from asyncio import QueueFull as QueueFull
+from asyncio import ReadTransport as ReadTransport
+from asyncio import SelectorEventLoop as SelectorEventLoop
+from asyncio import SendfileNotAvailableError as SendfileNotAvailableError
+from asyncio import Server as Server
+from asyncio import SubprocessProtocol as SubprocessProtocol
+from asyncio import SubprocessTransport as SubprocessTransport
+from asyncio import TimeoutError as TimeoutError
+from asyncio import Transport as Transport
+from asyncio import WriteTransport as WriteTransport
+from asyncio import _enter_task as _enter_task
+from asyncio import _get_running_loop as _get_running_loop
+from asyncio import _leave_task as _leave_task
+from asyncio import _register_task as _register_task
+from asyncio import _set_running_loop as _set_running_loop
+from asyncio import _unregister_task as _unregister_task
+from asyncio import all_tasks as all_tasks
+from asyncio import constants as constants
+from asyncio import create_subprocess_exec as create_subprocess_exec
+from asyncio import create_subprocess_shell as create_subprocess_shell
+from asyncio import current_task as current_task
+from asyncio import get_event_loop as get_event_loop
+from asyncio import get_event_loop_policy as get_event_loop_policy
+from asyncio import get_running_loop as get_running_loop
+from asyncio import iscoroutine as iscoroutine
+from asyncio import iscoroutinefunction as iscoroutinefunction
+from asyncio import protocols as protocols
+from asyncio import selector_events as selector_events
+from asyncio import set_event_loop as set_event_loop
+from asyncio import set_event_loop_policy as set_event_loop_policy
+from asyncio import sslproto as sslproto
+from asyncio import subprocess as subprocess
+from asyncio import transports as transports
+from asyncio import trsock as trsock
+from asyncio import unix_events as unix_events
+
+from aioxide import base_events as base_events
+from aioxide import coroutines as coroutines
+from aioxide import events as events
+from aioxide import exceptions as exceptions
+from aioxide import futures as futures
+from aioxide import locks as locks
+from aioxide import queues as queues
+from aioxide import runners as runners
+from aioxide import sslproto as sslproto
+from aioxide import staggered as staggered
+from aioxide import streams as streams
+from aioxide import taskgroups as taskgroups
+from aioxide import tasks as tasks
+from aioxide import threads as threads
+from aioxide import timeouts as timeouts
+from aioxide._aioxide import ALL_COMPLETED as ALL_COMPLETED
+from aioxide._aioxide import FIRST_COMPLETED as FIRST_COMPLETED
+from aioxide._aioxide import FIRST_EXCEPTION as FIRST_EXCEPTION
+from aioxide._aioxide import Barrier as Barrier
+from aioxide._aioxide import BoundedSemaphore as BoundedSemaphore
+from aioxide._aioxide import Condition as Condition
+from aioxide._aioxide import Event as Event
+from aioxide._aioxide import Future as Future
+from aioxide._aioxide import Handle as Handle
+from aioxide._aioxide import LifoQueue as LifoQueue
+from aioxide._aioxide import Lock as Lock
+from aioxide._aioxide import Loop as Loop
+from aioxide._aioxide import PriorityQueue as PriorityQueue
+from aioxide._aioxide import Queue as Queue
+from aioxide._aioxide import QueueShutDown as QueueShutDown
+from aioxide._aioxide import Runner as Runner
+from aioxide._aioxide import Semaphore as Semaphore
+from aioxide._aioxide import StreamReader as StreamReader
+from aioxide._aioxide import StreamReaderProtocol as StreamReaderProtocol
+from aioxide._aioxide import StreamWriter as StreamWriter
+from aioxide._aioxide import Task as Task
+from aioxide._aioxide import TaskGroup as TaskGroup
+from aioxide._aioxide import Timeout as Timeout
+from aioxide._aioxide import TimerHandle as TimerHandle
+from aioxide._aioxide import __version__ as __version__
+from aioxide._aioxide import as_completed as as_completed
+from aioxide._aioxide import create_eager_task_factory as create_eager_task_factory
+from aioxide._aioxide import create_task as create_task
+from aioxide._aioxide import eager_task_factory as eager_task_factory
+from aioxide._aioxide import ensure_future as ensure_future
+from aioxide._aioxide import gather as gather
+from aioxide._aioxide import isfuture as isfuture
+from aioxide._aioxide import new_event_loop as new_event_loop
+from aioxide._aioxide import open_connection as open_connection
+from aioxide._aioxide import open_unix_connection as open_unix_connection
+from aioxide._aioxide import run as run
+from aioxide._aioxide import run_coroutine_threadsafe as run_coroutine_threadsafe
+from aioxide._aioxide import shield as shield
+from aioxide._aioxide import sleep as sleep
+from aioxide._aioxide import start_server as start_server
+from aioxide._aioxide import start_unix_server as start_unix_server
+from aioxide._aioxide import timeout as timeout
+from aioxide._aioxide import timeout_at as timeout_at
+from aioxide._aioxide import to_thread as to_thread
+from aioxide._aioxide import wait as wait
+from aioxide._aioxide import wait_for as wait_for
+from aioxide._aioxide import wrap_future as wrap_future
+from aioxide._install import install as install
+from aioxide._install import status as status
+from aioxide._install import uninstall as uninstall
+
+anyio_backend: tuple[str, dict[str, object]]
+
+if sys.version_info >= (3, 13):
+    from asyncio import EventLoop as EventLoop
+else:
+    EventLoop = SelectorEventLoop
+
+if sys.version_info >= (3, 14):
+    from asyncio import FrameCallGraphEntry as FrameCallGraphEntry
+    from asyncio import FutureCallGraph as FutureCallGraph
+    from asyncio import capture_call_graph as capture_call_graph
+    from asyncio import format_call_graph as format_call_graph
+    from asyncio import future_add_to_awaited_by as future_add_to_awaited_by
+    from asyncio import future_discard_from_awaited_by as future_discard_from_awaited_by
+    from asyncio import print_call_graph as print_call_graph
+else:
+    from asyncio import AbstractChildWatcher as AbstractChildWatcher
+    from asyncio import AbstractEventLoopPolicy as AbstractEventLoopPolicy
+    from asyncio import DefaultEventLoopPolicy as DefaultEventLoopPolicy
+    from asyncio import FastChildWatcher as FastChildWatcher
+    from asyncio import MultiLoopChildWatcher as MultiLoopChildWatcher
+    from asyncio import PidfdChildWatcher as PidfdChildWatcher
+    from asyncio import SafeChildWatcher as SafeChildWatcher
+    from asyncio import ThreadedChildWatcher as ThreadedChildWatcher
+    from asyncio import get_child_watcher as get_child_watcher
+    from asyncio import set_child_watcher as set_child_watcher
