@@ -50,6 +50,9 @@ def assert_graceful(server, shutdowns=1, statuses=(0,), but="(?!)"):
     server.assert_quiet(but)
 
 
+#: Everything native here and in the Pythons that are started from here.
+CHILDREN = [*PYTHON["full"], "--children"]
+
 #: The three modes, by uvicorn's own switch where there is one.
 UVICORN = {
     "stdlib": [sys.executable, "-m", "uvicorn", "asgi:app", "--loop", "asyncio"],
@@ -76,6 +79,14 @@ def test_uvicorn_workers(serve, mode):
     server.wait_for(r"lifespan\.startup in", 2)
     assert_serves(server, mode)
     # The parent leaves the socket that it has bound for its children to the garbage collector.
+    assert_graceful(server, shutdowns=2, but=".*ResourceWarning.*")
+
+
+def test_uvicorn_workers_as_children(serve):
+    """`--children` reaches the workers."""
+    server = serve("full", *CHILDREN, *UVICORN["stdlib"][1:], "--port", 0, "--workers", 2)
+    server.wait_for(r"lifespan\.startup in", 2)
+    assert_serves(server, "full")
     assert_graceful(server, shutdowns=2, but=".*ResourceWarning.*")
 
 
@@ -145,6 +156,23 @@ def test_hypercorn(serve, mode, workers):
         assert server.stop() == 0
         server.wait_for(r"lifespan\.shutdown in", workers)
         server.assert_quiet()
+
+
+@pytest.mark.parametrize("level", ["loop", "full"])
+def test_hypercorn_workers_as_children(serve, level):
+    command = [*PYTHON[level], "--children", "-m", "hypercorn", "asgi:app", "--bind", "127.0.0.1:0", "--workers", 2]
+    server = serve(level, *command)
+    server.wait_for(r"lifespan\.startup in", 2)
+    assert_serves(server, level)
+    assert server.stop() == 0
+
+
+def test_granian_workers_as_children(serve):
+    port = free_port()
+    server = serve("full", *CHILDREN, "-m", "granian", *GRANIAN, port, "--loop", "asyncio")
+    server.wait_for(r"lifespan\.startup in", 2)
+    assert_serves(server, "full")
+    assert_graceful(server, shutdowns=2)
 
 
 HYPERCORN = """

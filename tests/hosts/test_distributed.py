@@ -25,14 +25,22 @@ with Client(sys.argv[1]) as client:
 """
 
 
-@pytest.mark.parametrize("level", ["loop", "full"])
-def test_command_line(run, serve, level):
-    """A scheduler and a worker without a nanny, each started under aioxide."""
+@pytest.mark.parametrize(
+    ("level", "worker"),
+    [
+        ("loop", ["-m", "distributed.cli.dask_worker", "--no-nanny"]),
+        ("full", ["-m", "distributed.cli.dask_worker", "--no-nanny"]),
+        ("full", ["--children", "-m", "distributed.cli.dask_worker"]),
+    ],
+    ids=["loop", "full", "nanny"],
+)
+def test_command_line(run, serve, level, worker):
+    """A scheduler and a worker, each started under aioxide; a nanny's worker is a child."""
     address = f"tcp://127.0.0.1:{free_port()}"
     arguments = ["--host", address, "--no-dashboard"]
     scheduler = serve(level, *PYTHON[level], "-m", "distributed.cli.dask_scheduler", *arguments)
     scheduler.wait_for("Scheduler at")
-    worker = serve(level, *PYTHON[level], "-m", "distributed.cli.dask_worker", address, "--no-nanny", "--no-dashboard")
+    worker = serve(level, *PYTHON[level], *worker, address, "--no-dashboard")
     run("stdlib", "-c", CLIENT, address, level)
     assert worker.stop() == 0
     assert scheduler.stop() == 0

@@ -6,11 +6,10 @@ import urllib.request
 
 import pytest
 import trustme
+from conftest import PROGRAMS
 from running_on import expected
 from test_asgi_servers import UVICORN
 from websockets.sync.client import connect
-
-from conftest import PROGRAMS
 
 
 @pytest.fixture(scope="module")

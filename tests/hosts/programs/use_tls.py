@@ -1,4 +1,4 @@
-"""TLS through aiohttp, httpx and websockets: servers and clients, large bodies, many at once, a stranger's certificate."""
+"""TLS through aiohttp, httpx and websockets: servers and clients, large bodies, many at once, strangers refused."""
 
 import asyncio
 import io
