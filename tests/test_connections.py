@@ -667,7 +667,7 @@ def test_signatures_are_those_of_the_newest_python(own):
 
 
 def test_a_server_in_the_loop_accepts_before_its_client_goes_on(aio, loop):
-    """Connecting takes turns even if the kernel is ready with it at once: whoever closes the server then has a client."""
+    """Connecting takes turns even if the kernel is ready at once: whoever closes the server then has a client."""
 
     async def main():
         accepted = []

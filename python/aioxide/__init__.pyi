@@ -34,8 +34,6 @@ from asyncio import _set_running_loop as _set_running_loop
 from asyncio import _unregister_task as _unregister_task
 from asyncio import all_tasks as all_tasks
 from asyncio import constants as constants
-from asyncio import create_subprocess_exec as create_subprocess_exec
-from asyncio import create_subprocess_shell as create_subprocess_shell
 from asyncio import current_task as current_task
 from asyncio import get_event_loop as get_event_loop
 from asyncio import get_event_loop_policy as get_event_loop_policy
@@ -46,8 +44,6 @@ from asyncio import protocols as protocols
 from asyncio import selector_events as selector_events
 from asyncio import set_event_loop as set_event_loop
 from asyncio import set_event_loop_policy as set_event_loop_policy
-from asyncio import sslproto as sslproto
-from asyncio import subprocess as subprocess
 from asyncio import transports as transports
 from asyncio import trsock as trsock
 from asyncio import unix_events as unix_events
@@ -63,6 +59,7 @@ from aioxide import runners as runners
 from aioxide import sslproto as sslproto
 from aioxide import staggered as staggered
 from aioxide import streams as streams
+from aioxide import subprocess as subprocess
 from aioxide import taskgroups as taskgroups
 from aioxide import tasks as tasks
 from aioxide import threads as threads
@@ -94,6 +91,8 @@ from aioxide._aioxide import TimerHandle as TimerHandle
 from aioxide._aioxide import __version__ as __version__
 from aioxide._aioxide import as_completed as as_completed
 from aioxide._aioxide import create_eager_task_factory as create_eager_task_factory
+from aioxide._aioxide import create_subprocess_exec as create_subprocess_exec
+from aioxide._aioxide import create_subprocess_shell as create_subprocess_shell
 from aioxide._aioxide import create_task as create_task
 from aioxide._aioxide import eager_task_factory as eager_task_factory
 from aioxide._aioxide import ensure_future as ensure_future

@@ -26,6 +26,8 @@ from asyncio import StreamWriter as StreamWriter
 from asyncio import Task as Task
 from asyncio import Timeout as Timeout
 from asyncio import TimerHandle as TimerHandle
+from asyncio import create_subprocess_exec as create_subprocess_exec
+from asyncio import create_subprocess_shell as create_subprocess_shell
 from asyncio import ensure_future as ensure_future
 from asyncio import gather as gather
 from asyncio import isfuture as isfuture
