@@ -1995,7 +1995,7 @@ async def act_in_a_callback(loop, name, action, kind):
     assert name != "pause_writing" or name not in client.on or client.lost.done()
     # asyncio hands all of a large write to the transport below before it counts what waits, and asks the protocol to
     # pause with the next one; how much has come when the connection breaks differs with that.
-    sizes = [min(size, 1 << 18) for size in sizes]
+    sizes = [min(size, 1 << 17) for size in sizes]
     log = [entry[:1] if entry[0] == "data_received" else entry for entry in client.log if entry[0] not in dull]
     while ("data_received",) in log[1:] and log.count(("data_received",)) > 1:
         log.remove(("data_received",))
