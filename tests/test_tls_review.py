@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import sys
 
 import pytest
 from tls_talk import PATIENCE, TLS_1_2, TLS_1_3, Recorder, client_context, connect, connected, run, server_context, turns, until
@@ -87,5 +88,47 @@ def test_a_stream_whose_reader_is_full_can_be_closed(native_loop):
         await asyncio.wait_for(writer.wait_closed(), PATIENCE)
         done.set_result(None)
         await sender
+
+    run(native_loop, main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="objects have __buffer__ since 3.12")
+def test_a_buffer_that_is_shorter_each_time(native_loop):
+    """It ends the connection, and not in an endless loop."""
+
+    class Shrinking:
+        def __init__(self):
+            self.count = 0
+
+        def __len__(self):
+            return 100
+
+        def __buffer__(self, flags):
+            self.count += 1
+            return memoryview(bytearray(100 if self.count < 3 else 10))
+
+    class Receiver(asyncio.BufferedProtocol):
+        def __init__(self):
+            self.lost = asyncio.get_running_loop().create_future()
+            self.transport = None
+
+        def connection_made(self, transport):
+            self.transport = transport
+
+        def get_buffer(self, sizehint):
+            return Shrinking()
+
+        def buffer_updated(self, nbytes):
+            pass
+
+        def connection_lost(self, exc):
+            self.lost.set_result(None)
+
+    async def main():
+        client, server = await connect(native_loop, server=Receiver)
+        client.transport.write(bytes(1000))
+        await asyncio.wait_for(server.lost, PATIENCE)
+        client.transport.abort()
+        await asyncio.wait_for(client.lost, PATIENCE)
 
     run(native_loop, main())
