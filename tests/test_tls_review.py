@@ -105,7 +105,7 @@ def test_a_buffer_that_is_shorter_each_time(native_loop):
 
         def __buffer__(self, flags):
             self.count += 1
-            return memoryview(bytearray(100 if self.count < 3 else 10))
+            return memoryview(bytearray(100 if self.count == 1 else 10))
 
     class Receiver(asyncio.BufferedProtocol):
         def __init__(self):
