@@ -24,7 +24,9 @@ HARMLESS = ("UninitCondition", "drop_in_place<core::option::Option<aioxide_engin
 
 def run(valgrind, report):
     """Runs the program; the errors go to a file, in XML."""
-    command = [valgrind, "--tool=memcheck", "--leak-check=no", "--child-silent-after-fork=yes", "--num-callers=40", "--xml=yes", f"--xml-file={report}"]
+    command = [valgrind, "--tool=memcheck", "--leak-check=no", "--num-callers=40", "--xml=yes", f"--xml-file={report}"]
+    # A child would write into the same file.
+    command += ["--child-silent-after-fork=yes"]
     command += [sys.executable, "-W", "ignore", str(PROGRAM)]
     # CPython's own allocator hands out parts of blocks, of which valgrind knows nothing.
     environment = os.environ | {"PYTHONMALLOC": "malloc"}
