@@ -5,7 +5,19 @@ import socket
 import sys
 
 import pytest
-from tls_talk import PATIENCE, TLS_1_2, TLS_1_3, Recorder, client_context, connect, connected, run, server_context, turns, until
+from tls_talk import (
+    PATIENCE,
+    TLS_1_2,
+    TLS_1_3,
+    Recorder,
+    client_context,
+    connect,
+    connected,
+    run,
+    server_context,
+    turns,
+    until,
+)
 
 import aioxide
 
@@ -71,7 +83,7 @@ def test_a_stream_whose_reader_is_full_can_be_closed(native_loop):
         done = native_loop.create_future()
 
         async def send():
-            reader, writer = await aioxide.open_connection(sock=near, ssl=client_context(), server_hostname="localhost")
+            _, writer = await aioxide.open_connection(sock=near, ssl=client_context(), server_hostname="localhost")
             writer.write(bytes(200_000))
             await writer.drain()
             writer.transport._ssl_protocol._transport.write_eof()
