@@ -1326,7 +1326,11 @@ static FOR_WRITERS: DirectTransport = DirectTransport {
             .cast(object)
             .map_or(Ok(()), |this| this.write_lines(lines))
     },
-    close: |object| CLASS.cast(object).map_or(Ok(()), |this| this.close()),
+    close: |object| {
+        CLASS
+            .cast(object)
+            .map_or(Ok(()), Ref::<StreamTransport>::close)
+    },
     is_closing: |object| CLASS.cast(object).is_some_and(|this| this.closing.get()),
 };
 
