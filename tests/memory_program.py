@@ -5,12 +5,16 @@ Everything here ends in a known way, and is checked, so that a fault that valgri
 
 import contextlib
 import contextvars
+import functools
 import gc
 import importlib
 import os
 import pickle
 import socket
+import ssl
+import subprocess
 import sys
+import tempfile
 import threading
 import weakref
 
@@ -395,6 +399,138 @@ async def sockets():
         sock.close()
 
 
+@functools.cache
+def contexts():
+    """Contexts of a server and of a client that trusts it."""
+    command = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+        " -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        key, certificate = os.path.join(folder, "key"), os.path.join(folder, "certificate")
+        subprocess.run([*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain(certificate, key)
+        return server, ssl.create_default_context(cafile=certificate)
+
+
+class Secret(aio.Protocol):
+    """Notes what comes by TLS; does something else with the first of it."""
+
+    def __init__(self, act=None):
+        self.act, self.data, self.transport = act, bytearray(), None
+        self.lost = aio.get_running_loop().create_future()
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.data += data
+        if self.act is not None:
+            act, self.act = self.act, None
+            act(self)
+
+    def connection_lost(self, exc):
+        if not self.lost.done():
+            self.lost.set_result(None)
+        self.transport = None
+
+
+class BufferedSecret(Secret, aio.BufferedProtocol):
+    """The same into a buffer that is another one each time."""
+
+    def get_buffer(self, sizehint):
+        self.buffer = bytearray(1 + 5000 * len(self.data) % 70_000)
+        return self.buffer
+
+    def buffer_updated(self, nbytes):
+        self.data_received(self.buffer[:nbytes])
+
+
+def replace_inside(protocol):
+    """Takes the objects of TLS away while they are in use."""
+    tls = protocol.transport._ssl_protocol
+    other = contexts()[1].wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="localhost")
+    tls._incoming, tls._outgoing, tls._sslobj = ssl.MemoryBIO(), ssl.MemoryBIO(), other
+    gc.collect()
+
+
+def let_go(protocol):
+    """Drops all that can be dropped."""
+    transport = protocol.transport
+    transport.abort()
+    transport._ssl_protocol.__init__(aio.get_running_loop(), protocol, contexts()[1], None, server_hostname="localhost")
+    transport._ssl_protocol = None
+    # It will not hear of it.
+    protocol.lost.set_result(None)
+    gc.collect()
+
+
+ACTS = (
+    None,
+    lambda protocol: protocol.transport.write(bytes(200_000)),
+    lambda protocol: protocol.transport.close(),
+    lambda protocol: protocol.transport.abort(),
+    lambda protocol: protocol.transport.get_extra_info("ssl_object").read(3),
+    lambda protocol: protocol.transport._ssl_protocol._do_read(),
+    replace_inside,
+    let_go,
+)
+
+
+async def secrets():
+    loop = aio.get_running_loop()
+    loop.set_exception_handler(lambda *_: None)
+    for factory in (Secret, BufferedSecret):
+        for act in ACTS:
+            near, far = socket.socketpair()
+            (_, server), (_, client) = await aio.gather(
+                loop.connect_accepted_socket(lambda: factory(act), far, ssl=contexts()[0]),
+                loop.create_connection(Secret, sock=near, ssl=contexts()[1], server_hostname="localhost"),
+            )
+            client.transport.writelines([b"spam", bytearray(100_000), memoryview(b"eggs")])
+            client.transport.write(bytes(150_000))
+            while act is None and len(server.data) < 250_008:
+                await aio.sleep(0)
+            for _ in range(5):
+                await aio.sleep(0)
+            for protocol in (client, server):
+                if protocol.transport is not None:
+                    protocol.transport.abort()
+            near.close()
+            far.close()
+            await aio.wait([client.lost, server.lost], timeout=5)
+    loop.set_exception_handler(None)
+    server = await aio.start_server(whisper, "127.0.0.1", 0, ssl=contexts()[0])
+    for turns in range(12):
+        host, port = server.sockets[0].getsockname()
+        opening = aio.open_connection(host, port, ssl=contexts()[1], server_hostname="localhost")
+        task = aio.create_task(opening)
+        if turns < 10:
+            for _ in range(turns):
+                await aio.sleep(0)
+            task.cancel()
+        [opened] = await aio.gather(task, return_exceptions=True)
+        if isinstance(opened, tuple):
+            reader, writer = opened
+            writer.write(b"once\ntwice\n" * 900)
+            expect(await reader.readexactly(9900) == b"once\ntwice\n" * 900)
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+    server.close()
+    await server.wait_closed()
+
+
+async def whisper(reader, writer):
+    with contextlib.suppress(OSError):
+        while line := await reader.readline():
+            writer.write(line)
+            await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+
 async def children():
     data = bytes(300_000)
     process = await aio.create_subprocess_exec("cat", stdin=-1, stdout=-1, stderr=-1)
@@ -449,7 +585,7 @@ def main():
             with aio.Runner(debug=debug) as runner:
                 for part in (tasks, futures, combinators, groups, scheduling, garbage):
                     runner.run(part())
-                for part in (protocols, flow, datagrams, pipes, sockets, children):
+                for part in (protocols, flow, datagrams, pipes, sockets, secrets, children):
                     runner.run(part())
                 wrong_calls(runner.get_loop())
                 pending = runner.get_loop().create_task(aio.sleep(3600))

@@ -87,6 +87,10 @@ impl Ref<SSLProtocol> {
                 .method(names::connection_made(), [&transport])?;
         }
         self.wakeup_waiter(None)?;
+        if self.app_reading_paused.get() {
+            // Differs: asyncio keeps the end of the handshake from the other side until the application reads.
+            self.process_outgoing()?;
+        }
         self.do_read()
     }
 

@@ -261,8 +261,14 @@ impl Ref<SSLProtocol> {
             if let Some(session) = session {
                 let mut view = Buffer::writable(&buffer)?;
                 let room = view.as_mut_slice().get_mut(offset..).unwrap_or_default();
-                let (count, stop) = session.decrypt(room);
-                offset += count;
+                // An object may give another buffer each time, and a shorter one: that is for the `SSLObject` to see.
+                let stop = if room.is_empty() {
+                    Stop::Other
+                } else {
+                    let (count, stop) = session.decrypt(room);
+                    offset += count;
+                    stop
+                };
                 match stop {
                     Stop::WantsMore => break,
                     Stop::Full => continue,

@@ -12,6 +12,11 @@ impl Ref<SSLProtocol> {
     /// `_start_shutdown`.
     pub(super) fn start_shutdown(&self) -> PyRes<()> {
         let state = self.state.get();
+        if self.waits_for_reader() {
+            // Differs: asyncio waits on for an application that reads no more, without a time limit.
+            self.set_state(State::Shutdown)?;
+            return self.do_shutdown();
+        }
         if matches!(state, State::Flushing | State::Shutdown | State::Unwrapped) {
             return Ok(());
         }
@@ -24,6 +29,14 @@ impl Ref<SSLProtocol> {
         self.set_state(State::Flushing)?;
         self.limit_shutdown()?;
         self.do_flush()
+    }
+
+    /// Has the connection below ended while the application does not read, so that nothing happens until it does?
+    fn waits_for_reader(&self) -> bool {
+        self.state.get() == State::Flushing
+            && self.eof_received.get()
+            && self.app_reading_paused.get()
+            && self.shutdown_timer.is_none()
     }
 
     /// Starts the time limit.
