@@ -257,14 +257,15 @@ def length_of_handshake(side, contexts):
 @pytest.mark.slow
 @VERSIONS
 @SIDES
-def test_handshake_cut_at_every_byte(loop, aio, side, version, reports):
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.stress)])
+def test_cut_handshake(loop, aio, side, version, step, reports):
     """ConnectionResetError each time; once the last byte is there the protocol was connected, and it ended."""
     contexts = contexts_of(version)
     length = length_of_handshake(side, contexts)
     # Signatures are of different lengths.
     margin = 8
     # The stdlib shows that the expectation is right, at some places.
-    places = [*range(0, length, 41 if aio is asyncio else 1), *range(length - margin, length + margin)]
+    places = [*range(0, length, 41 if aio is asyncio else step), *range(length - margin, length + margin)]
 
     async def main():
         return await gather([cut_handshake(loop, side, contexts, place) for place in places])
