@@ -11,7 +11,7 @@ interrupted, is named as crashed or hung, and the run goes on behind it in a new
 
     python tests/ecosystem/run.py                     all suites; writes docs/ecosystem.md
     python tests/ecosystem/run.py anyio uvicorn       some; the page keeps what is known of the others
-    python tests/ecosystem/run.py anyio -k sockets    some tests, for work on them; writes no page
+    python tests/ecosystem/run.py anyio -k sockets    some tests, for work on them; writes no page without --enter
     python tests/ecosystem/run.py --prepare           makes the environments, runs nothing
 """
 
@@ -21,6 +21,7 @@ import dataclasses
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -237,7 +238,7 @@ def run_suite(suite, extra, modes):
             "ran": len(control.outcomes),
             "passed": control.count("passed"),
             "skipped": control.count("skipped", "xfailed"),
-            "failed": {test: control.outcomes[test] for test in control.outcomes if control.outcomes[test] not in IN_ORDER},
+            "failed": {test: reason(control, test) for test, it in control.outcomes.items() if it not in IN_ORDER},
             "problem": control.problem.strip(),
             "seconds": round(control.seconds),
         },
@@ -252,6 +253,13 @@ def run_suite(suite, extra, modes):
             for test in found[mode]["flaky"]:
                 print(f"    flaky {test}", flush=True)
     return found
+
+
+def reason(result, test):
+    """The last line of what pytest said of a failed test, or the outcome."""
+    said = [part for part in result.details.get(test, "").splitlines() if part.startswith("E  ")]
+    words = " ".join(said[-1][1:].split())[:160].replace("`", "'") if said else result.outcomes[test]
+    return re.sub(r"0x[0-9a-f]+|\b\d{4,}\b", "…", words)  # ports and addresses, so that like goes with like
 
 
 def line(mode, found):
@@ -289,7 +297,8 @@ def page(results):
             cells = ["not run"] * 7
         else:
             loop, full = found.get("loop"), found.get("full")
-            cells = [found["python"], found["stdlib"]["ran"], found["stdlib"]["passed"]]
+            part = " (a part)" if found.get("only") else ""
+            cells = [found["python"], f"{found['stdlib']['ran']}{part}", found["stdlib"]["passed"]]
             cells += [mode["passed"] if mode else "not run" for mode in (loop, full)]
             cells += [("?" if mode["problem"] else len(mode["differences"])) if mode else "not run" for mode in (loop, full)]
         text.append(f"| {suite.name} {suite.version} | " + " | ".join(map(str, cells)) + " |")
@@ -317,8 +326,17 @@ def section(suite, found):
     text += listing("Left out on all:", sorted(suite.deselected.items()))
     if found is None:
         return [*text, "Not run yet.", ""]
+    if found.get("only"):
+        text += [f"Only a part of it has been run so far: `pytest -k '{found['only']}'`.", ""]
     failed = found["stdlib"]["failed"]
-    text += listing("In order on none, the stdlib included:", [(test, failed[test]) for test in sorted(failed)])
+    groups = {}
+    for test, why in sorted(failed.items()):
+        groups.setdefault(why, []).append(test)
+    if groups:
+        text += [f"Not in order on the stdlib either, where it was run ({len(failed)}):", ""]
+        for why, tests in sorted(groups.items(), key=lambda group: -len(group[1])):
+            text.append(f"- {len(tests)}, `{tests[0]}`{' and others' * (len(tests) > 1)}: `{why}`")
+        text.append("")
     for mode in ("loop", "full"):
         if mode in found:
             words = {test: detail.partition("\n")[0] for test, detail in found[mode]["differences"].items()}
@@ -338,6 +356,7 @@ def main():
     )
     parser.add_argument("suites", nargs="*", metavar="SUITE", help="anyio, aiohttp, ...; default: all")
     parser.add_argument("-k", metavar="WORD", help="tests that match, as in pytest")
+    parser.add_argument("--enter", action="store_true", help="enter a run of some tests (-k) in the page, as such")
     parser.add_argument("--modes", default="loop,full", help="(loop,full)")
     parser.add_argument("--prepare", action="store_true", help="make the environments, run nothing")
     parser.add_argument("--page-only", action="store_true", help="write the page of what is known")
@@ -357,13 +376,15 @@ def main():
             environment(suite)
         else:
             found = run_suite(suite, ["-k", options.k] if options.k else [], options.modes.split(","))
-            whole = not options.k and options.modes == "loop,full"
+            found["only"] = options.k
+            whole = (options.enter or not options.k) and options.modes == "loop,full"
             name = f"{suite.name}.json" if whole else f"{suite.name}-part.json.txt"
             (kept / name).write_text(json.dumps(found, indent=1))
             if wrong(found) if whole else any(found[mode]["differences"] for mode in MODES if mode in found and mode != "stdlib"):
                 bad.append(suite.name)
-    if not options.prepare and not options.k:
+    if not options.prepare and (options.enter or not options.k):
         PAGE.write_text(page({path.stem: json.loads(path.read_text()) for path in sorted(kept.glob("*.json"))}))
+        print(f"written: {PAGE.relative_to(ROOT)}")
     if bad:
         sys.exit(f"differences or trouble: {', '.join(bad)}")
 

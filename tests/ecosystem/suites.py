@@ -69,6 +69,7 @@ SUITES = [
             "tests",
         ],
         package="aiohttp",
+        deselected={"tests/test_circular_imports.py*": "imports each module in a process of its own, without asyncio"},
         notes="Without benchmarks and the Autobahn suite, which needs Docker.",
     ),
     Suite(
@@ -90,6 +91,10 @@ SUITES = [
         ],
         arguments=["-o", "addopts=", "--ignore=tests/benchmarks", "tests"],
         package="uvicorn",
+        deselected={
+            "tests/test_auto_detection.py::test_loop_auto": "asserts that the class of the loop is one of the stdlib's",
+            "tests/test_config.py::test_get_loop_factory?asyncio-*": "has the name of the stdlib's loop class in its name",
+        },
         notes="uvloop is not installed, so the tests on it are skipped.",
     ),
     Suite(
