@@ -286,8 +286,6 @@ imported! {
     tuple = "builtins", "tuple";
     /// `os.set_blocking`.
     set_blocking = "os", "set_blocking";
-    /// The module `subprocess`.
-    subprocess_module = "subprocess", "";
     /// The module `signal`.
     signal_module = "signal", "";
     /// The logger of `asyncio.subprocess`.
@@ -306,6 +304,8 @@ imported! {
     child_process_error = "builtins", "ChildProcessError";
     /// `PermissionError`.
     permission_error = "builtins", "PermissionError";
+    /// Calls `subprocess.Popen`, in a frame that tools take for asyncio's.
+    start_child = "aioxide._frames.asyncio.base_events", "subprocess_exec";
     /// Has a thread wait for a child.
     watch_child_in_thread = "aioxide._child_threads", "watch";
 }
