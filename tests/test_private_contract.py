@@ -7,6 +7,7 @@ import asyncio
 import contextvars
 import gc
 import inspect
+import os
 import signal
 import sys
 import threading
@@ -1356,3 +1357,27 @@ def test_signal_handler_is_called_beside_another(request, aio, loop):
     finally:
         loop.remove_signal_handler(signal.SIGUSR1)
     assert sorted(seen) == [1, 2]
+
+
+def test_files_of_servers_are_looked_after_under_frames_of_asyncio(aio, loop, monkeypatch, tmp_path):
+    """blockbuster looks for them, too."""
+    found, path, stat = set(), str(tmp_path / "server"), os.stat
+
+    def look(*args, **options):
+        frame = sys._getframe()
+        while frame is not None:
+            if frame.f_code.co_filename.endswith("asyncio/unix_events.py"):
+                found.add(frame.f_code.co_name)
+            frame = frame.f_back
+        return stat(*args, **options)
+
+    async def main():
+        monkeypatch.setattr("os.stat", look)
+        server = await loop.create_unix_server(asyncio.Protocol, path)
+        server.close()
+        await server.wait_closed()
+        monkeypatch.undo()
+
+    loop.run_until_complete(main())
+    expected = {"create_unix_server", "_stop_serving"} if sys.version_info >= (3, 13) else {"create_unix_server"}
+    assert found >= expected
