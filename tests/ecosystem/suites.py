@@ -38,7 +38,7 @@ SUITES = [
             "trio",
         ],
         arguments=["-m", "not network", "tests"],
-        notes="uvloop is not installed, so the tests on it are skipped. Trio's run, and show that nothing else changed.",
+        notes="uvloop is not installed, so the tests on it are skipped.",
     ),
     Suite(
         "aiohttp",
