@@ -179,14 +179,14 @@ def test_watch_of_a_closed_socket_is_ended_by_the_object(loop, what):
     with near, far, other, another:
         add(near, print)
         other.close()
-        with pytest.raises(ValueError, match="^Invalid file descriptor: -1$"):
+        with pytest.raises(ValueError, match=r"^Invalid file descriptor: -1$"):
             remove(other)
         near.close()
         assert remove(near) is True
         for _ in range(2):
-            with pytest.raises(ValueError, match="^Invalid file descriptor: -1$"):
+            with pytest.raises(ValueError, match=r"^Invalid file descriptor: -1$"):
                 remove(near)
-        with pytest.raises(ValueError, match="^Invalid file descriptor: -1$"):
+        with pytest.raises(ValueError, match=r"^Invalid file descriptor: -1$"):
             remove(-1)
         loop.close()
         assert remove(near) is False

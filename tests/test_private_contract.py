@@ -1341,7 +1341,9 @@ def test_children_are_started_under_a_frame_of_asyncio(aio, loop, monkeypatch):
 def test_signal_handler_is_called_beside_another(request, aio, loop):
     """uvicorn puts its own handler in the place of the loop's for a while, and asyncio still hears the signals."""
     if aio is aioxide:
-        request.applymarker(pytest.mark.xfail(strict=True, reason="a signal reaches the loop through signal.signal only"))
+        request.applymarker(
+            pytest.mark.xfail(strict=True, reason="a signal reaches the loop through signal.signal only")
+        )
     seen = []
     loop.add_signal_handler(signal.SIGUSR1, seen.append, 1)
 

@@ -285,11 +285,11 @@ def page(results):
         "",
         "The tests of projects that stand on asyncio, as their source distributions on PyPI carry them, unmodified.",
         "Each suite ran on the stdlib, with native event loops alone (`python -m aioxide --loop-only -m pytest`), and",
-        "with all native names (`python -m aioxide -m pytest`). A *difference* is a test that is in order on the stdlib",
-        "and fails on aioxide: run twice more, it failed at least once more on aioxide, and was in order a second time",
-        "on the stdlib. What passed both times, or failed on the stdlib the second time, is named as flaky.",
+        "with all native names (`python -m aioxide -m pytest`). A *difference* is a test that is in order on the",
+        "stdlib and fails on aioxide: run twice more, it failed at least once more on aioxide, and was in order a",
+        "second time on the stdlib. What passed both times, or failed on the stdlib the second time, is named as flaky.",
         "",
-        "| suite | Python | tests | passed on the stdlib | passed, loop | passed, full | differences, loop | differences, full |",
+        "| suite | Python | tests | passed, stdlib | passed, loop | passed, full | differences, loop | differences, full |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for suite in SUITES:
@@ -301,7 +301,9 @@ def page(results):
             part = " (a part)" if found.get("only") else ""
             cells = [found["python"], f"{found['stdlib']['ran']}{part}", found["stdlib"]["passed"]]
             cells += [mode["passed"] if mode else "not run" for mode in (loop, full)]
-            cells += [("?" if mode["problem"] else len(mode["differences"])) if mode else "not run" for mode in (loop, full)]
+            cells += [
+                ("?" if mode["problem"] else len(mode["differences"])) if mode else "not run" for mode in (loop, full)
+            ]
         text.append(f"| {suite.name} {suite.version} | " + " | ".join(map(str, cells)) + " |")
     text += ["", "What is neither passed nor a difference was skipped, or fails on the stdlib as well.", ""]
     for suite in SUITES:
@@ -395,7 +397,11 @@ def main():
             whole = (options.enter or not options.k) and options.modes == "loop,full"
             name = f"{suite.name}.json" if whole else f"{suite.name}-part.json.txt"
             (kept / name).write_text(json.dumps(found, indent=1))
-            if wrong(found) if whole else any(found[mode]["differences"] for mode in MODES if mode in found and mode != "stdlib"):
+            if (
+                wrong(found)
+                if whole
+                else any(found[mode]["differences"] for mode in MODES if mode in found and mode != "stdlib")
+            ):
                 bad.append(suite.name)
     if not options.prepare and (options.enter or not options.k):
         PAGE.write_text(page(known(kept)))

@@ -93,7 +93,7 @@ SUITES = [
         package="uvicorn",
         deselected={
             "tests/test_auto_detection.py::test_loop_auto": "asserts that the class of the loop is one of the stdlib's",
-            "tests/test_config.py::test_get_loop_factory?asyncio-*": "has the name of the stdlib's loop class in its name",
+            "tests/test_config.py::test_get_loop_factory?asyncio-*": "has the stdlib's loop class in its name",
         },
         notes="uvloop is not installed, so the tests on it are skipped.",
     ),

@@ -33,7 +33,7 @@ class Recorder:
     """Writes the file."""
 
     def __init__(self, path):
-        self._file = pathlib.Path(path).open("a", encoding="utf-8")
+        self._file = pathlib.Path(path).open("a", encoding="utf-8")  # noqa: SIM115
         self._phases = {}
         #: Reports of runs within tests (pytester) come from other processes; those of this one have this id.
         self._pid = os.getpid()
@@ -60,7 +60,9 @@ class Recorder:
 
     def pytest_collectreport(self, report):
         if report.failed:
-            self.write(what="outcome", test=f"{report.nodeid} (collection)", outcome="error", detail=report.longreprtext)
+            self.write(
+                what="outcome", test=f"{report.nodeid} (collection)", outcome="error", detail=report.longreprtext
+            )
 
     def pytest_runtest_logstart(self, nodeid):
         self._phases[nodeid] = []
