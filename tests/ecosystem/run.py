@@ -287,7 +287,7 @@ def page(results):
         "Each suite ran on the stdlib, with native event loops alone (`python -m aioxide --loop-only -m pytest`), and",
         "with all native names (`python -m aioxide -m pytest`). A *difference* is a test that is in order on",
         "the stdlib and fails on aioxide: run twice more, it failed at least once more on aioxide, and was in order a",
-        "second time on the stdlib. What passed both times, or failed on the stdlib the second time, is named as flaky.",
+        "second time on the stdlib. What passed both times, or failed on the stdlib then, is named as flaky.",
         "",
         "| suite | Python | tests | passed, stdlib | passed, loop | passed, full | different, loop | different, full |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
