@@ -27,7 +27,7 @@ export PYO3_PYTHON = $(abspath $(BIN)/python)
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help install build run test test-rust test-py conformance hosts bench stress memcheck lint wheel sdist fix miri loom fuzz docs clean
+.PHONY: help install build run test test-rust test-py conformance hosts ecosystem bench stress memcheck lint wheel sdist fix miri loom fuzz docs clean
 
 help: ## List the targets
 	@echo "make TARGET [PYTHON=python3.13] [ARGS='...']"
@@ -89,6 +89,9 @@ bench: build $(VENV)/.bench-tools ## Compare with the stdlib, uvloop and other l
 hosts: build $(HOSTS_VENV)/.hosts ## Run servers, drivers and frameworks of the ecosystem on aioxide
 	VIRTUAL_ENV="$(abspath $(HOSTS_VENV))" CARGO_TARGET_DIR="$(abspath target/$(TAG))" $(BIN)/maturin develop --quiet --release $(LOCKED)
 	$(HOSTS_VENV)/bin/python -m pytest -c tests/hosts/pytest.toml tests/hosts $(ARGS)
+
+ecosystem: build ## Run the test-suites of projects that stand on asyncio; writes docs/ecosystem.md
+	$(BIN)/python tests/ecosystem/run.py $(ARGS)
 
 stress: build ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m stress $(ARGS)

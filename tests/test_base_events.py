@@ -6,6 +6,7 @@ import math
 import socket
 import sys
 import threading
+import weakref
 
 import pytest
 
@@ -167,6 +168,57 @@ def test_each_run_looks_at_descriptors_at_once(loop):
             loop.run_until_complete(done)
             assert len(seen) == count
         loop.remove_reader(near)
+
+
+@pytest.mark.parametrize("what", ["reader", "writer"])
+def test_watch_of_a_closed_socket_is_ended_by_the_object(loop, what):
+    """As anyio does when a stream is closed while a task receives: a closed socket has no number to be found by."""
+    add, remove = getattr(loop, f"add_{what}"), getattr(loop, f"remove_{what}")
+    near, far = socket.socketpair()
+    other, another = socket.socketpair()
+    with near, far, other, another:
+        add(near, print)
+        other.close()
+        with pytest.raises(ValueError, match=r"^Invalid file descriptor: -1$"):
+            remove(other)
+        near.close()
+        assert remove(near) is True
+        for _ in range(2):
+            with pytest.raises(ValueError, match=r"^Invalid file descriptor: -1$"):
+                remove(near)
+        with pytest.raises(ValueError, match=r"^Invalid file descriptor: -1$"):
+            remove(-1)
+        loop.close()
+        assert remove(near) is False
+        assert remove(-1) is False
+
+
+def test_watched_file_objects_are_let_go(loop):
+    """With the watch, when the number is watched through something else, and with the loop."""
+    near, far = socket.socketpair()
+    with near, far:
+
+        class File:
+            def fileno(self):
+                return near.fileno()
+
+        file = File()
+        gone = weakref.ref(file)
+        loop.add_reader(file, print)
+        del file
+        assert gone() is not None
+        assert loop.remove_reader(gone()) is True
+        gc.collect()
+        assert gone() is None
+
+        file = File()
+        gone = weakref.ref(file)
+        loop.add_writer(file, print)
+        file.loop = loop
+        del file
+        loop.close()
+        gc.collect()
+        assert gone() is None
 
 
 def test_other_loop_in_a_run(base, loop):

@@ -7,6 +7,8 @@ import asyncio
 import contextvars
 import gc
 import inspect
+import os
+import signal
 import sys
 import threading
 import weakref
@@ -1302,3 +1304,82 @@ def test_stages_of_run_are_those_of_asyncio(aio):
 
 async def running_loop():
     return asyncio.get_running_loop()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="3.12 has eager tasks")
+def test_constructor_of_an_eager_factory(aio):
+    """anyio knows eager factories by their code, and has their closure's constructor make tasks that are not eager."""
+
+    def constructor(coro, **options):
+        pass
+
+    usual, own = aio.eager_task_factory, aio.create_eager_task_factory(constructor)
+    assert usual.__code__ is own.__code__
+    assert usual.__closure__[0].cell_contents is aio.Task
+    assert own.__closure__[0].cell_contents is constructor
+    assert inspect.signature(usual) == inspect.signature(own)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX")
+def test_children_are_started_under_a_frame_of_asyncio(aio, loop, monkeypatch):
+    """blockbuster looks for it, and lets what is below it block."""
+    stacks = []
+
+    def look(*args, **options):
+        frame = sys._getframe()
+        while frame is not None:
+            stacks.append((frame.f_code.co_filename, frame.f_code.co_name))
+            frame = frame.f_back
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("subprocess.Popen", look)
+    with pytest.raises(ZeroDivisionError):
+        loop.run_until_complete(aio.create_subprocess_exec("true"))
+    assert any(file.endswith("asyncio/base_events.py") and name == "subprocess_exec" for file, name in stacks)
+
+
+def test_signal_handler_is_called_beside_another(request, aio, loop):
+    """uvicorn puts its own handler in the place of the loop's for a while, and asyncio still hears the signals."""
+    if aio is aioxide:
+        request.applymarker(
+            pytest.mark.xfail(strict=True, reason="a signal reaches the loop through signal.signal only")
+        )
+    seen = []
+    loop.add_signal_handler(signal.SIGUSR1, seen.append, 1)
+
+    async def main():
+        loops = signal.signal(signal.SIGUSR1, lambda *args: seen.append(2))
+        signal.raise_signal(signal.SIGUSR1)
+        signal.signal(signal.SIGUSR1, loops)
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.remove_signal_handler(signal.SIGUSR1)
+    assert sorted(seen) == [1, 2]
+
+
+def test_files_of_servers_are_looked_after_under_frames_of_asyncio(aio, loop, monkeypatch, tmp_path):
+    """blockbuster looks for them, too."""
+    found, path, stat = set(), str(tmp_path / "server"), os.stat
+
+    def look(*args, **options):
+        frame = sys._getframe()
+        while frame is not None:
+            if frame.f_code.co_filename.endswith("asyncio/unix_events.py"):
+                found.add(frame.f_code.co_name)
+            frame = frame.f_back
+        return stat(*args, **options)
+
+    async def main():
+        monkeypatch.setattr("os.stat", look)
+        server = await loop.create_unix_server(asyncio.Protocol, path)
+        server.close()
+        await server.wait_closed()
+        monkeypatch.undo()
+
+    loop.run_until_complete(main())
+    expected = {"create_unix_server", "_stop_serving"} if sys.version_info >= (3, 13) else {"create_unix_server"}
+    assert found >= expected

@@ -43,6 +43,31 @@ impl Native for Factory {
 /// `eager_task_factory`, which has the signature of every factory.
 static EAGER_TASK_FACTORY: GilSlot = GilSlot::new();
 
+/// What anyio reads of a factory, to make tasks that do not start at once: its code and its closure's constructor.
+const STUB: &str = "\
+def create_eager_task_factory(custom_task_constructor):
+    def factory(loop, coro, *, eager_start=True, **kwargs):
+        return custom_task_constructor
+    return factory
+";
+
+/// The Python function whose code and closure `eager_task_factory` shows.
+fn stub() -> PyRes {
+    let builtins = Obj::import("builtins")?;
+    let namespace = Obj::dict()?;
+    let code = builtins.getattr_str("compile")?.call([
+        &Obj::str(STUB)?,
+        &Obj::str("<aioxide>")?,
+        &Obj::str("exec")?,
+    ])?;
+    builtins.getattr_str("exec")?.call([&code, &namespace])?;
+    let stub = namespace
+        .item(&Obj::str("create_eager_task_factory")?)?
+        .call([&Task::class().object()])?;
+    stub.setattr_str("__module__", &Obj::str("asyncio.tasks")?)?;
+    Ok(stub)
+}
+
 /// An attribute by which `inspect` finds the signature of a function.
 fn of_signature(name: &str) -> PyRes {
     EAGER_TASK_FACTORY.get()?.getattr_str(name)
@@ -116,6 +141,11 @@ pub(crate) fn init(module: &Obj) -> PyRes<()> {
         Obj::str("create_eager_task_factory.<locals>.factory")
     })
     .getter("__code__", |_| of_signature("__code__"))
+    .getter("__closure__", |this| {
+        let constructor = this.constructor.get_or_none();
+        let cell = Obj::import("types")?.getattr_str("CellType")?;
+        Obj::tuple([cell.call([&constructor])?])
+    })
     .getter("__defaults__", |_| of_signature("__defaults__"))
     .getter("__kwdefaults__", |_| of_signature("__kwdefaults__"))
     .getter("__annotations__", |_| of_signature("__annotations__"))
@@ -132,13 +162,14 @@ pub(crate) fn init(module: &Obj) -> PyRes<()> {
         },
     )?;
     add_to_module(module, "create_eager_task_factory", &create)?;
-    let (_, eager) = function(
+    let (spec, eager) = function(
         Kind::Function,
         "asyncio.tasks",
         "create_eager_task_factory.<locals>.factory(loop, coro, *, eager_start=True, **kwargs)",
         "A task factory whose tasks start at once: what does not wait needs no turn of the loop.",
         eager_task,
     )?;
+    spec.set_stub(stub()?);
     EAGER_TASK_FACTORY.set(&eager);
     add_to_module(module, "eager_task_factory", &eager)
 }

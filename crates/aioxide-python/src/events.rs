@@ -154,6 +154,8 @@ pub(crate) struct Watched {
     pub reader: Option<Ref<Handle>>,
     /// The writer's handle.
     pub writer: Option<Ref<Handle>>,
+    /// The file object that was last given for it: once closed, it has no other number to be found by.
+    pub object: Option<Obj>,
 }
 
 impl Watched {
@@ -242,6 +244,9 @@ impl Native for EventLoop {
             for watched in descriptors.values() {
                 for handle in watched.reader.iter().chain(&watched.writer) {
                     visit.native(handle);
+                }
+                if let Some(object) = &watched.object {
+                    visit.obj(object);
                 }
             }
         }
@@ -564,17 +569,18 @@ impl Ref<EventLoop> {
 
     /// Takes the handle of a direction out and cancels it.
     fn cancel_watched(&self, fd: i32, direction: Direction) -> PyRes<()> {
-        let handle = {
+        // What is left of the entry holds a file object: it is dropped after the borrow.
+        let (handle, rest) = {
             let mut descriptors = self.descriptors.borrow_mut();
             let Some(watched) = descriptors.get_mut(&fd) else {
                 return Ok(());
             };
             let handle = watched.handle_mut(direction).take();
-            if watched.reader.is_none() && watched.writer.is_none() {
-                descriptors.remove(&fd);
-            }
-            handle
+            let rest = (watched.reader.is_none() && watched.writer.is_none())
+                .then(|| descriptors.remove(&fd));
+            (handle, rest)
         };
+        drop(rest);
         handle.map_or(Ok(()), |handle| handle.cancel())
     }
 

@@ -196,7 +196,6 @@ names! {
     pipe_data_received_private = "_pipe_data_received",
     poll,
     pop,
-    popen = "Popen",
     popleft,
     private_begin = "_begin",
     private_exception = "_exception",

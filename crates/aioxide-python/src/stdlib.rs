@@ -286,8 +286,6 @@ imported! {
     tuple = "builtins", "tuple";
     /// `os.set_blocking`.
     set_blocking = "os", "set_blocking";
-    /// The module `subprocess`.
-    subprocess_module = "subprocess", "";
     /// The module `signal`.
     signal_module = "signal", "";
     /// The logger of `asyncio.subprocess`.
@@ -306,6 +304,12 @@ imported! {
     child_process_error = "builtins", "ChildProcessError";
     /// `PermissionError`.
     permission_error = "builtins", "PermissionError";
+    /// Calls `subprocess.Popen`, in a frame that tools take for asyncio's.
+    start_child = "aioxide._frames.asyncio.base_events", "subprocess_exec";
+    /// Calls a function of `os` for a server's file, in a frame that tools take for asyncio's.
+    bind_file = "aioxide._frames.asyncio.unix_events", "create_unix_server";
+    /// The same when the server is closed.
+    unbind_file = "aioxide._frames.asyncio.unix_events", "_stop_serving";
     /// Has a thread wait for a child.
     watch_child_in_thread = "aioxide._child_threads", "watch";
 }

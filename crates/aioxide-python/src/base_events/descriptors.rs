@@ -147,7 +147,7 @@ fn fileno(object: &Obj) -> PyRes<i64> {
 fn add(this: &Ref<EventLoop>, args: &Args<'_>, direction: Direction) -> PyRes<()> {
     let fd = ensure_fd_no_transport(this, args.req(0))?;
     let context = copy_current_context()?;
-    watch(this, fd, args.req(1), args.rest(), context, direction).map(drop)
+    watch(this, fd, args, context, direction).map(drop)
 }
 
 /// `_add_reader` and `_add_writer`.
@@ -158,20 +158,21 @@ fn add_unchecked(
 ) -> PyRes<Ref<Handle>> {
     let fd = descriptor(number(args.req(0))?)?;
     let context = context_argument(args, 2)?;
-    watch(this, fd, args.req(1), args.rest(), context, direction)
+    watch(this, fd, args, context, direction)
 }
 
 /// Registers a callback; one that was there is cancelled.
 fn watch(
     this: &Ref<EventLoop>,
     fd: i32,
-    callback: &Obj,
-    rest: &[Obj],
+    args: &Args<'_>,
     context: Obj,
     direction: Direction,
 ) -> PyRes<Ref<Handle>> {
     this.check_closed()?;
-    let handle = Ref::new(Handle::payload(callback, rest, context, this.obj())?)?;
+    let (file, callback) = (args.req(0), args.req(1));
+    let handle = Handle::payload(callback, args.rest(), context, this.obj())?;
+    let handle = Ref::new(handle)?;
     if this.debug.get() {
         handle.record_source()?;
     }
@@ -180,21 +181,41 @@ fn watch(
         object: handle.obj().clone(),
     };
     this.register(fd, direction, job)?;
-    let previous = this
-        .descriptors
-        .borrow_mut()
-        .entry(fd)
-        .or_default()
-        .handle_mut(direction)
-        .replace(handle.clone());
+    let (previous, object) = {
+        let mut descriptors = this.descriptors.borrow_mut();
+        let watched = descriptors.entry(fd).or_default();
+        let object = (!file.is_int()).then(|| file.clone());
+        (
+            watched.handle_mut(direction).replace(handle.clone()),
+            std::mem::replace(&mut watched.object, object),
+        )
+    };
+    drop(object);
     if let Some(previous) = previous {
         previous.cancel()?;
     }
     Ok(handle)
 }
 
+/// The number at which a file object is watched that has been closed since, and so has none any more.
+fn number_before_close(this: &Ref<EventLoop>, object: &Obj) -> Option<i32> {
+    let descriptors = this.descriptors.borrow();
+    descriptors
+        .iter()
+        .find(|(_, watched)| watched.object.as_ref().is_some_and(|it| it.is(object)))
+        .map(|(fd, _)| *fd)
+}
+
 /// `remove_reader` and `remove_writer`: takes a registration out and cancels its handle. Was there one?
 fn remove(this: &Ref<EventLoop>, object: &Obj, direction: Direction) -> PyRes<bool> {
+    if number(object)? == -1 {
+        if this.closed.get() {
+            return Ok(false);
+        }
+        if let Some(fd) = number_before_close(this, object) {
+            return this.unwatch(fd, direction);
+        }
+    }
     let fd = ensure_fd_no_transport(this, object)?;
     if this.closed.get() {
         return Ok(false);
@@ -202,13 +223,14 @@ fn remove(this: &Ref<EventLoop>, object: &Obj, direction: Direction) -> PyRes<bo
     this.unwatch(fd, direction)
 }
 
-/// `_remove_reader` and `_remove_writer`; nothing is watched at the number of a closed file.
+/// `_remove_reader` and `_remove_writer`; for a closed file nothing but what was begun with the same object is watched.
 fn remove_unchecked(this: &Ref<EventLoop>, object: &Obj, direction: Direction) -> PyRes<bool> {
     if this.closed.get() {
         return Ok(false);
     }
-    match i32::try_from(number(object)?) {
-        Ok(fd) if fd >= 0 => this.unwatch(fd, direction),
-        _ => Ok(false),
-    }
+    let found = match i32::try_from(number(object)?) {
+        Ok(fd) if fd >= 0 => Some(fd),
+        _ => number_before_close(this, object),
+    };
+    found.map_or(Ok(false), |fd| this.unwatch(fd, direction))
 }

@@ -75,6 +75,11 @@ fn os_call(function: &str, argument: &Obj) -> PyRes {
     stdlib::os_module()?.getattr_str(function)?.call([argument])
 }
 
+/// Calls a function of `os` for the file of a server that begins.
+fn file_call(function: &str, path: &Obj) -> PyRes {
+    stdlib::bind_file()?.call([&Obj::str(function)?, path])
+}
+
 /// Is this the path of a file, rather than an abstract name or the name of a socket that was not bound?
 fn is_file(path: &Obj) -> PyRes<bool> {
     if path.len()? == 0 {
@@ -140,9 +145,10 @@ pub(super) fn stop_serving(this: &Ref<EventLoop>, sock: &Obj) -> PyRes<()> {
         return Ok(());
     };
     let removed = || -> PyRes {
-        let status = os_call("stat", &path)?;
+        let call = |name: &str| stdlib::unbind_file()?.call([&Obj::str(name)?, &path]);
+        let status = call("stat")?;
         if status.getattr_str("st_ino")?.equals(&inode)? {
-            return os_call("unlink", &path);
+            return call("unlink");
         }
         Ok(Obj::none())
     };
@@ -402,7 +408,7 @@ impl CreateUnixServer {
         if !is_file(&path)? {
             return Ok(());
         }
-        let status = match os_call("stat", &path) {
+        let status = match file_call("stat", &path) {
             Err(raised) if raised.matches(stdlib::file_not_found_error()?) => {
                 raised.discard();
                 return Ok(());
@@ -420,10 +426,10 @@ impl CreateUnixServer {
 fn bind(sock: &Obj, path: &Obj) -> PyRes<()> {
     if is_file(path)? {
         let removed = || -> PyRes {
-            let mode = os_call("stat", path)?.getattr_str("st_mode")?;
+            let mode = file_call("stat", path)?.getattr_str("st_mode")?;
             let is_socket = Obj::import("stat")?.getattr_str("S_ISSOCK")?;
             if is_socket.call([&mode])?.truth()? {
-                return os_call("remove", path);
+                return file_call("remove", path);
             }
             Ok(Obj::none())
         };

@@ -172,10 +172,7 @@ fn popen(program: &Program<'_>) -> PyRes {
     if let Some(more) = program.options {
         options.method(names::update(), [more])?;
     }
-    let args = Obj::tuple([program.args.clone()])?;
-    stdlib::subprocess_module()?
-        .getattr(names::popen())?
-        .call_dict(&args, Some(&options))
+    stdlib::start_child()?.call([program.args, &options])
 }
 
 impl Ref<SubprocessTransport> {

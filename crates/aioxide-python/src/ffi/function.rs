@@ -536,6 +536,11 @@ impl FunctionSpec {
         Ok(stub)
     }
 
+    /// Gives the function a stub that is more than its signature, before anybody has asked for one.
+    pub(crate) fn set_stub(&self, stub: Obj) {
+        self.stub.store(stub.into_raw(), Ordering::Relaxed);
+    }
+
     /// A frame at the first line of an `async def`: one of its stub's coroutines is made for it and closed.
     fn frame(&self) -> PyRes {
         let known = self.frame.load(Ordering::Relaxed);
@@ -766,17 +771,18 @@ enum Attribute {
     Module,
     /// `__doc__`.
     Doc,
-    /// `__code__`, `__defaults__`, `__kwdefaults__` or `__annotations__`, from the stub.
+    /// `__code__`, `__closure__`, `__defaults__`, `__kwdefaults__` or `__annotations__`, from the stub.
     Stub(&'static std::ffi::CStr),
 }
 
 /// The attributes, in a table that getters point into.
-static ATTRIBUTES: [(&std::ffi::CStr, Attribute); 8] = [
+static ATTRIBUTES: [(&std::ffi::CStr, Attribute); 9] = [
     (c"__name__", Attribute::Name),
     (c"__qualname__", Attribute::Qualname),
     (c"__module__", Attribute::Module),
     (c"__doc__", Attribute::Doc),
     (c"__code__", Attribute::Stub(c"__code__")),
+    (c"__closure__", Attribute::Stub(c"__closure__")),
     (c"__defaults__", Attribute::Stub(c"__defaults__")),
     (c"__kwdefaults__", Attribute::Stub(c"__kwdefaults__")),
     (c"__annotations__", Attribute::Stub(c"__annotations__")),
