@@ -195,8 +195,14 @@ impl<J: Job> Scheduler<J> {
         Arc::clone(&self.remote)
     }
 
-    /// The number of a non-blocking socket; a byte written to it ends a wait and is discarded. It
-    /// is open as long as the scheduler lives.
+    /// What others have written to [`wakeup_fd`](Self::wakeup_fd) since the last call, without zeros.
+    #[inline]
+    pub fn take_wakeup_bytes(&self) -> Vec<u8> {
+        self.waker.take_foreign()
+    }
+
+    /// The number of a non-blocking socket; a byte written to it ends a wait. It is open as long as
+    /// the scheduler lives.
     pub fn wakeup_fd(&self) -> RawFd {
         self.remote.wakeup_fd()
     }

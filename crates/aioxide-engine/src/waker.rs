@@ -2,7 +2,7 @@
 //!
 //! A byte in it makes the selector report the reading end. Bytes come from [`WakerWriter::wake`]
 //! and, through the raw number of the writing end, from whatever the host gives that number to,
-//! such as `signal.set_wakeup_fd`; their values mean nothing here.
+//! such as `signal.set_wakeup_fd`; those that are not zero are kept for it.
 //!
 //! A forked child shares the pair with its parent, so a writer writes only in the process that
 //! made it, until the child has [adopted](WakerWriter::adopt) the loop with a pair of its own.
@@ -41,33 +41,48 @@ pub(crate) fn waker() -> io::Result<(WakerReader, WakerWriter)> {
         lineage: AtomicU32::new(lineage()),
     };
     let stream = RefCell::new(reader);
-    Ok((WakerReader { stream }, writer))
+    let foreign = RefCell::default();
+    Ok((WakerReader { stream, foreign }, writer))
 }
 
 /// The reading end, owned by the loop.
 pub(crate) struct WakerReader {
     /// The socket.
     stream: RefCell<UnixStream>,
+    /// The bytes that others have written.
+    foreign: RefCell<Vec<u8>>,
 }
 
 impl WakerReader {
-    /// Discards all bytes.
+    /// Empties the socket; keeps what is not of [`WakerWriter::wake`].
     pub(crate) fn drain(&self) {
         let mut bytes = [0; 1024];
         let mut stream = self.stream.borrow_mut();
         loop {
             match stream.read(&mut bytes) {
-                Ok(count) if count == bytes.len() => {}
+                Ok(count) => {
+                    let foreign = bytes[..count].iter().filter(|byte| **byte != 0);
+                    self.foreign.borrow_mut().extend(foreign);
+                    if count < bytes.len() {
+                        return;
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Fewer than asked for: nothing is left. An error: nothing was there.
-                Ok(_) | Err(_) => return,
+                // Nothing was there.
+                Err(_) => return,
             }
         }
+    }
+
+    /// The bytes that others have written since the last call.
+    pub(crate) fn take_foreign(&self) -> Vec<u8> {
+        self.foreign.take()
     }
 
     /// Takes the place of a reader that came from a parent process.
     pub(crate) fn replace(&self, newer: Self) {
         drop(self.stream.replace(newer.stream.into_inner()));
+        drop(self.foreign.take());
     }
 }
 

@@ -93,6 +93,8 @@ pub(crate) struct EventLoop {
     pub descriptors: RefCell<ByNumber<Watched>>,
     /// The handles of signals, in a dict, once there are any.
     pub signal_handlers: Slot,
+    /// For each signal by number, how much oftener Python called its relay in this run than its number was heard.
+    pub signal_balance: RefCell<[i8; 65]>,
     /// What runs when the current job is over.
     deferred: RefCell<Vec<Job>>,
     /// Is there anything of that kind?
@@ -204,6 +206,7 @@ impl Native for EventLoop {
             saved_origin_depth: Cell::new(None),
             descriptors: RefCell::default(),
             signal_handlers: Slot::empty(),
+            signal_balance: RefCell::new([0; 65]),
             deferred: RefCell::default(),
             has_deferred: Cell::new(false),
             in_job: Cell::new(false),

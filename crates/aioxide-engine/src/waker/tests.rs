@@ -26,6 +26,25 @@ fn wake_sends_a_byte_that_drain_discards() {
 }
 
 #[test]
+fn drain_keeps_what_others_have_written() {
+    let (reader, writer) = waker().unwrap();
+    let mut other = writer
+        .stream
+        .lock()
+        .unwrap()
+        .as_ref()
+        .unwrap()
+        .try_clone()
+        .unwrap();
+    writer.wake();
+    other.write_all(&[2, 15]).unwrap();
+    writer.wake();
+    reader.drain();
+    assert_eq!(reader.take_foreign(), [2, 15]);
+    assert!(reader.take_foreign().is_empty());
+}
+
+#[test]
 fn full_socket_neither_blocks_nor_fails() {
     let (reader, writer) = waker().unwrap();
     for _ in 0..5_000 {

@@ -184,6 +184,7 @@ fn wake_on_signals(this: &Ref<EventLoop>) -> PyRes<Option<Obj>> {
     match stdlib::set_wakeup_fd()?.call_kw(&[&fd], &[(names::warn_on_full_buffer(), &no)]) {
         Ok(previous) => {
             SIGNALS_ARE_OURS.set(true);
+            *this.signal_balance.borrow_mut() = [0; 65];
             Ok(Some(previous))
         }
         // Not the main interpreter: no signals arrive here.
@@ -310,6 +311,7 @@ fn turn(this: &Ref<EventLoop>) -> PyRes<()> {
                 wait.block()
             };
             scheduler.finish(wait, clock);
+            super::signals::heard(this, &scheduler.take_wakeup_bytes())?;
             waited.map_err(|error| os_error(&error))?;
             check_signals()?;
         }
@@ -589,6 +591,11 @@ pub(super) fn forks() -> u32 {
 
 /// How often Python forked on the way from the first process to this one.
 static FORKS: GilCell<u32> = GilCell::new(0);
+
+/// Are signals written to the socket of this loop, as long as it runs?
+pub(super) fn hears_signals(this: &Ref<EventLoop>) -> bool {
+    SIGNALS_ARE_OURS.get() && this.thread_id.get() != 0
+}
 
 /// Are signals written to the socket of one of our loops right now?
 static SIGNALS_ARE_OURS: GilCell<bool> = GilCell::new(false);

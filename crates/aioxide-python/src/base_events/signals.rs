@@ -1,8 +1,11 @@
 //! Signals. Answers `add_signal_handler` and `remove_signal_handler` of `asyncio/unix_events.py`.
 //!
-//! While the loop runs in the main thread, every signal ends its wait (see `lifecycle`). Python then calls what stands in
-//! `signal.signal`: a [`Relay`], which hands the callback to the loop. The relay refers to the loop weakly, since the
-//! interpreter keeps it until the handler is removed.
+//! While the loop runs in the main thread, every signal ends its wait (see `lifecycle`): its number is written to the loop's
+//! socket. Python then calls what stands in `signal.signal`: a [`Relay`], unless somebody has put another handler in its
+//! place. The relay refers to the loop weakly, since the interpreter keeps it until the handler is removed.
+//!
+//! Each of the two hands the callback to the loop, unless the other one has done so for the same signal. Which comes first
+//! is chance; the relay alone comes if somebody has taken the socket's place, the number alone if the relay's.
 
 use crate::events::{EventLoop, Handle, run_handle};
 use crate::ffi::{
@@ -10,6 +13,8 @@ use crate::ffi::{
     copy_current_context, warn_resource,
 };
 use crate::{names, stdlib};
+
+use super::lifecycle::hears_signals;
 
 /// Adds this file's methods.
 pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoop> {
@@ -78,8 +83,16 @@ pub(super) fn init() -> PyRes<()> {
     .map(drop)
 }
 
-/// A signal has come in.
+/// Python has called the relay.
 fn relay(this: &Ref<EventLoop>, sig: &Obj) -> PyRes<()> {
+    if hears_signals(this) && count(this, sig.as_i64()?, 1) < 0 {
+        return Ok(());
+    }
+    hand_over(this, sig)
+}
+
+/// A signal has come in.
+fn hand_over(this: &Ref<EventLoop>, sig: &Obj) -> PyRes<()> {
     let Some(handlers) = this.signal_handlers.get() else {
         return Ok(());
     };
@@ -98,6 +111,29 @@ fn relay(this: &Ref<EventLoop>, sig: &Obj) -> PyRes<()> {
     this.push_threadsafe(run_handle, handle)
 }
 
+/// Numbers of signals were written to the loop's socket.
+#[inline]
+pub(super) fn heard(this: &Ref<EventLoop>, numbers: &[u8]) -> PyRes<()> {
+    for number in numbers {
+        if count(this, i64::from(*number), -1) <= 0 {
+            hand_over(this, &Obj::int(i64::from(*number))?)?;
+        }
+    }
+    Ok(())
+}
+
+/// Counts what came for a signal: up by the relay, down by its number. The balance before.
+fn count(this: &Ref<EventLoop>, number: i64, step: i8) -> i8 {
+    let mut balances = this.signal_balance.borrow_mut();
+    let balance = usize::try_from(number)
+        .ok()
+        .and_then(|number| balances.get_mut(number));
+    balance.map_or(0, |balance| {
+        let next = balance.saturating_add(step);
+        std::mem::replace(balance, next)
+    })
+}
+
 /// `add_signal_handler`.
 fn add(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes<()> {
     let (sig, callback) = (args.req(0), args.req(1));
@@ -111,6 +147,8 @@ fn add(this: &Ref<EventLoop>, args: &Args<'_>) -> PyRes<()> {
     check_signal(sig)?;
     this.check_closed()?;
     check_main_thread(this)?;
+    // For `remove_all`, which may come when nothing can be imported any more.
+    stdlib::is_finalizing()?;
     let handle = Ref::new(Handle::payload(
         callback,
         args.rest(),
