@@ -438,7 +438,7 @@ def run(*arguments):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.stress)])
 def test_nothing_is_left_of_many_tasks(seed):
     result = run("--tasks", 50_000, "--seed", seed)
     assert (result.returncode, result.stderr) == (0, ""), result.stdout + result.stderr
