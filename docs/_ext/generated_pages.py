@@ -131,7 +131,7 @@ def _table(report: Report, rows: list[str]) -> Iterator[str]:
         figures = report.values[row]
         rivals = {name: figures[name] for name in names if name in figures and name != "aioxide"}
         verdict = ""
-        if rivals:
+        if rivals and figures["aioxide"] > 0:
             best = min(rivals, key=rivals.__getitem__)
             ratio = rivals[best] / figures["aioxide"]
             verdict = f"{ratio:.2f}x ({best})"
