@@ -32,6 +32,17 @@ pub(crate) const NAMES: &[&str] = if cfg!(Py_3_14) {
 /// What runs a job. An error is an exception that must leave `run_forever`.
 pub(crate) type JobBody = fn(&Ref<EventLoop>, Obj) -> PyRes<()>;
 
+/// The method that asyncio would have called for a job, if the job is one of these.
+pub(crate) fn method_of(
+    body: JobBody,
+    methods: &[(JobBody, fn() -> &'static Obj)],
+) -> Option<&'static Obj> {
+    methods
+        .iter()
+        .find(|(job, _)| std::ptr::fn_addr_eq(body, *job))
+        .map(|(_, method)| method())
+}
+
 /// One entry of the ready queue.
 #[derive(Clone)]
 pub(crate) struct Job {

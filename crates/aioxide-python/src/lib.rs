@@ -31,6 +31,7 @@ mod threads;
 mod timeouts;
 mod unix_events;
 mod waiter;
+mod water_marks;
 
 use pyo3::prelude::*;
 

@@ -7,7 +7,7 @@
 
 use aioxide_engine::process::ExitWatch;
 
-use crate::events::{Direction, EventLoop, JobBody};
+use crate::events::{Direction, EventLoop, JobBody, method_of};
 use crate::ffi::{Builtin, Native, Obj, PyRes, Ref};
 use crate::selector_events::common::{run_ready, unwatch, watch};
 use crate::{names, stdlib};
@@ -115,5 +115,5 @@ fn child_ended(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
 
 /// The method of a transport that stands for a job of this file; `None` for jobs of others.
 pub(crate) fn ready_method(body: JobBody) -> Option<&'static Obj> {
-    std::ptr::fn_addr_eq(body, child_ended as JobBody).then(names::child_ended)
+    method_of(body, &[(child_ended, names::child_ended)])
 }

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use aioxide_engine::socket::{self, Address};
 
 use crate::addresses::{self, Family};
-use crate::events::{Direction, EventLoop, JobBody, leaves_the_loop};
+use crate::events::{Direction, EventLoop, JobBody, leaves_the_loop, method_of};
 use crate::ffi::{
     Args, Buffer, Builtin, Class, ClassBuilder, Layout, Native, Obj, PyRes, Raised, Ref, Slot,
     Visit, finally, os_error,
@@ -650,13 +650,13 @@ fn write_ready(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
 
 /// The method that asyncio would have called for a job of this file.
 pub(super) fn ready_method(body: JobBody) -> Option<&'static Obj> {
-    if std::ptr::fn_addr_eq(body, read_ready as JobBody) {
-        Some(names::read_ready())
-    } else if std::ptr::fn_addr_eq(body, write_ready as JobBody) {
-        Some(names::sendto_ready())
-    } else {
-        None
-    }
+    method_of(
+        body,
+        &[
+            (read_ready, names::read_ready),
+            (write_ready, names::sendto_ready),
+        ],
+    )
 }
 
 /// Makes the class.

@@ -28,7 +28,8 @@ use aioxide_engine::write_buffer::WriteBuffer;
 
 use crate::addresses::to_python;
 use crate::events::{
-    Direction, EventLoop, Handle, JobBody, LoopRef, READ_BUFFER, leaves_the_loop, run_handle,
+    Direction, EventLoop, Handle, JobBody, LoopRef, READ_BUFFER, leaves_the_loop, method_of,
+    run_handle,
 };
 use crate::ffi::{
     Buffer, Builtin, Class, ClassBuilder, Layout, Native, Obj, PyRes, Raised, Ref, Slot, Visit,
@@ -1221,13 +1222,13 @@ fn write_ready(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
 
 /// The method that asyncio would have called for a job of this file.
 pub(super) fn ready_method(body: JobBody) -> Option<&'static Obj> {
-    if std::ptr::fn_addr_eq(body, read_ready as JobBody) {
-        Some(names::read_ready())
-    } else if std::ptr::fn_addr_eq(body, write_ready as JobBody) {
-        Some(names::write_ready())
-    } else {
-        None
-    }
+    method_of(
+        body,
+        &[
+            (read_ready, names::read_ready),
+            (write_ready, names::write_ready),
+        ],
+    )
 }
 
 /// A deferred job: sends what the job before it wrote.

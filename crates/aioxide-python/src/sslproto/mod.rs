@@ -34,7 +34,6 @@
 
 mod handshake;
 mod incoming;
-mod limits;
 mod outgoing;
 mod protocol;
 mod shutdown;

@@ -10,9 +10,9 @@ use crate::ffi::{
 };
 use crate::streams::is_stream_protocol;
 use crate::waiter::{is_cancelled, set_exception, set_result};
+use crate::water_marks::Limits;
 use crate::{names, stdlib};
 
-use super::limits::Limits;
 use super::transport;
 
 /// How much asyncio has a transport receive at once, and decrypts at once.
@@ -232,8 +232,8 @@ impl Native for SSLProtocol {
             app_reading_paused: Cell::new(false),
             app_writing_paused: Cell::new(false),
             eof_received: Cell::new(false),
-            incoming_limits: Limits::new(READ_HIGH),
-            outgoing_limits: Limits::new(WRITE_HIGH),
+            incoming_limits: Limits::inclusive(READ_HIGH),
+            outgoing_limits: Limits::inclusive(WRITE_HIGH),
             ssl_buffer: Slot::empty(),
         }
     }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use aioxide_engine::socket;
 
-use crate::events::{Direction, EventLoop, JobBody};
+use crate::events::{Direction, EventLoop, JobBody, method_of};
 use crate::ffi::{
     Args, Class, ClassBuilder, Layout, Native, Obj, PyRes, Raised, Ref, Slot, Visit, finally,
     os_error_instance,
@@ -247,7 +247,7 @@ fn read_ready(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
 
 /// The method that asyncio would have called for a job of this file.
 pub(super) fn ready_method(body: JobBody) -> Option<&'static Obj> {
-    std::ptr::fn_addr_eq(body, read_ready as JobBody).then(names::read_ready)
+    method_of(body, &[(read_ready, names::read_ready)])
 }
 
 /// Makes the class.

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use aioxide_engine::socket;
 use aioxide_engine::write_buffer::WriteBuffer;
 
-use crate::events::{Direction, EventLoop, JobBody};
+use crate::events::{Direction, EventLoop, JobBody, method_of};
 use crate::ffi::{
     Buffer, Builtin, Class, ClassBuilder, Layout, Native, Obj, PyRes, Raised, Ref, Slot, Visit,
     finally, os_error_instance,
@@ -357,13 +357,13 @@ fn write_ready(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
 
 /// The method that asyncio would have called for a job of this file.
 pub(super) fn ready_method(body: JobBody) -> Option<&'static Obj> {
-    if std::ptr::fn_addr_eq(body, read_ready as JobBody) {
-        Some(names::read_ready())
-    } else if std::ptr::fn_addr_eq(body, write_ready as JobBody) {
-        Some(names::write_ready())
-    } else {
-        None
-    }
+    method_of(
+        body,
+        &[
+            (read_ready, names::read_ready),
+            (write_ready, names::write_ready),
+        ],
+    )
 }
 
 /// Makes the class.

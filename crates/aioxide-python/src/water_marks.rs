@@ -1,12 +1,13 @@
-//! A pair of water marks. Answers `add_flowcontrol_defaults` of `asyncio/sslproto.py`.
+//! A pair of water marks. Answers `add_flowcontrol_defaults` of `asyncio/sslproto.py`, and what `_FlowControlMixin` of
+//! `asyncio/transports.py` does alike.
 
 use std::cell::Cell;
 
 use crate::ffi::{Builtin, Obj, PyRes, Raised, Slot, Visit};
 
 /// A high and a low water mark, in whole bytes: of a number that is none, what makes no difference to such.
-pub(super) struct Limits {
-    /// At or above this there is too much.
+pub(crate) struct Limits {
+    /// At or above this there is too much, or only above it: see [`Self::is_full`], [`Self::is_above`].
     high: Cell<usize>,
     /// At or below this there is room again.
     low: Cell<usize>,
@@ -14,33 +15,52 @@ pub(super) struct Limits {
     given: Slot,
     /// `high`, if nobody gives one.
     default: usize,
+    /// What makes whole bytes of a high mark that is none.
+    round_high: fn(f64) -> f64,
 }
 
 impl Limits {
-    /// The limits of a new connection.
-    pub(super) const fn new(default: usize) -> Self {
+    /// New ones, for who asks [`Self::is_full`].
+    pub(crate) const fn inclusive(default: usize) -> Self {
+        Self::new(default, f64::ceil)
+    }
+
+    /// New ones, for who asks [`Self::is_above`].
+    pub(crate) const fn exclusive(default: usize) -> Self {
+        Self::new(default, f64::floor)
+    }
+
+    /// New ones.
+    const fn new(default: usize, round_high: fn(f64) -> f64) -> Self {
         Self {
             high: Cell::new(default),
             low: Cell::new(default / 4),
             given: Slot::empty(),
             default,
+            round_high,
         }
     }
 
-    /// Is so much too much?
+    /// Is so much at the high mark or above?
     #[inline]
-    pub(super) fn is_full(&self, size: usize) -> bool {
+    pub(crate) fn is_full(&self, size: usize) -> bool {
         size >= self.high.get()
+    }
+
+    /// Is so much above the high mark?
+    #[inline]
+    pub(crate) fn is_above(&self, size: usize) -> bool {
+        size > self.high.get()
     }
 
     /// Is so much little enough?
     #[inline]
-    pub(super) fn has_room(&self, size: usize) -> bool {
+    pub(crate) fn has_room(&self, size: usize) -> bool {
         size <= self.low.get()
     }
 
     /// `(low, high)`.
-    pub(super) fn pair(&self) -> PyRes {
+    pub(crate) fn pair(&self) -> PyRes {
         match self.given.get() {
             Some(given) => Ok(given),
             None => Obj::tuple([mark(self.low.get())?, mark(self.high.get())?]),
@@ -48,12 +68,12 @@ impl Limits {
     }
 
     /// One of the two: 0 is the low one.
-    pub(super) fn one(&self, index: i64) -> PyRes {
+    pub(crate) fn one(&self, index: i64) -> PyRes {
         self.pair()?.item(&Obj::int(index)?)
     }
 
     /// Sets them.
-    pub(super) fn set(&self, high: Option<&Obj>, low: Option<&Obj>) -> PyRes<()> {
+    pub(crate) fn set(&self, high: Option<&Obj>, low: Option<&Obj>) -> PyRes<()> {
         let high = match (high, low) {
             (Some(high), _) => high.clone(),
             (None, None) => mark(self.default)?,
@@ -70,19 +90,19 @@ impl Limits {
                 low.repr()?
             )));
         }
-        self.high.set(bytes(&high, f64::ceil)?);
+        self.high.set(bytes(&high, self.round_high)?);
         self.low.set(bytes(&low, f64::floor)?);
         self.given.set(Obj::tuple([low, high])?);
         Ok(())
     }
 
     /// Shows what is held to the collector.
-    pub(super) fn traverse(&self, visit: &mut Visit<'_>) {
+    pub(crate) fn traverse(&self, visit: &mut Visit<'_>) {
         visit.slot(&self.given);
     }
 
     /// Gives up what is held.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.given.clear();
     }
 }
