@@ -60,6 +60,32 @@ def loop(aio, request):
 
 
 @pytest.fixture
+def plain_loop(aio):
+    """A loop of the namespace, not in debug mode."""
+    loop = asyncio.SelectorEventLoop() if aio is asyncio else aioxide.new_event_loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "debug"])
+def native_loop(request):
+    """A loop of aioxide's."""
+    loop = aioxide.new_event_loop()
+    loop.set_debug(request.param)
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def own():
+    """A native loop whose executor ends with the test."""
+    loop = aioxide.new_event_loop()
+    yield loop
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+
+
+@pytest.fixture
 def pair():
     """Two connected sockets that do not block."""
     near, far = socket.socketpair()

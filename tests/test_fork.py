@@ -8,10 +8,9 @@ import os
 import signal
 import socket
 import threading
-import traceback
-import warnings
 
 import pytest
+from waiting import SUCCESS, in_child
 
 import aioxide
 
@@ -19,33 +18,6 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here"),
     pytest.mark.filterwarnings("ignore:.*use of fork.*may lead to deadlocks:DeprecationWarning"),
 ]
-
-
-def in_child(function):
-    """Forks; the child calls the function and ends; returns the child's exit status and what went wrong there."""
-    readable, writable = os.pipe()
-    with warnings.catch_warnings():
-        # A loop that ran before may have left a thread of the resolver.
-        warnings.filterwarnings("ignore", ".*use of fork.*may lead to deadlocks", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            signal.alarm(30)
-            function()
-            status = 0
-        except BaseException:
-            os.write(writable, traceback.format_exc().encode())
-        finally:
-            os._exit(status)
-    os.close(writable)
-    with open(readable) as pipe:
-        text = pipe.read()
-    _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status), text
-
-
-SUCCESS = (0, "")
 
 
 async def everything():

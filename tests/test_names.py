@@ -14,7 +14,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from test_fork import SUCCESS, in_child
+from waiting import SUCCESS, in_child
 
 import aioxide
 from aioxide import _resolver

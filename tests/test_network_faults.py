@@ -19,7 +19,7 @@ import struct
 import time
 
 import pytest
-from waiting import PATIENCE, turns, until
+from waiting import PATIENCE, descriptors, turns, until
 
 import aioxide
 
@@ -28,29 +28,10 @@ RESET = struct.pack("ii", 1, 0)
 
 
 @pytest.fixture
-def own():
-    """A native loop whose executor ends with the test."""
-    loop = aioxide.new_event_loop()
-    yield loop
-    loop.run_until_complete(loop.shutdown_default_executor())
-    loop.close()
-
-
-@pytest.fixture
 def loop(loop):
     """A loop of either kind whose executor ends with the test."""
     yield loop
     loop.run_until_complete(loop.shutdown_default_executor())
-
-
-def descriptors():
-    """The open descriptors of this process."""
-    found = set()
-    for name in os.listdir("/proc/self/fd"):
-        # The listing's own descriptor is closed by now.
-        with contextlib.suppress(OSError):
-            found.add((int(name), os.readlink(f"/proc/self/fd/{name}")))
-    return found
 
 
 def full_listener():

@@ -66,15 +66,6 @@ def loop(loop):
     loop.run_until_complete(loop.shutdown_default_executor())
 
 
-@pytest.fixture
-def own():
-    """A native loop."""
-    loop = aioxide.new_event_loop()
-    yield loop
-    loop.run_until_complete(loop.shutdown_default_executor())
-    loop.close()
-
-
 def program(text):
     """What a program prints; both kinds of loop are at hand in it."""
     command = [sys.executable, "-c", textwrap.dedent(text)]

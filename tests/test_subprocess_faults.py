@@ -26,15 +26,6 @@ def nothing_left():
         yield
 
 
-@pytest.fixture(params=[False, True], ids=["plain", "debug"])
-def native_loop(request):
-    """A loop of aioxide's."""
-    loop = aioxide.new_event_loop()
-    loop.set_debug(request.param)
-    yield loop
-    loop.close()
-
-
 def is_stdlib(aio):
     return aio is asyncio
 

@@ -18,8 +18,7 @@ import struct
 import sys
 
 import pytest
-from test_fork import SUCCESS, in_child
-from waiting import turns, until
+from waiting import SUCCESS, in_child, turns, until
 
 import aioxide
 

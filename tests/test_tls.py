@@ -39,6 +39,7 @@ from tls_talk import (
     connect,
     connected,
     describe,
+    disconnect,
     needs_exception_of_abort,
     needs_is_closing,
     old_stdlib,
@@ -54,11 +55,9 @@ PROTOCOLS = pytest.mark.parametrize("kind", [Recorder, BufferedRecorder], ids=["
 
 
 @pytest.fixture
-def loop(aio):
-    """A loop of the namespace, not in debug mode."""
-    loop = asyncio.SelectorEventLoop() if aio is asyncio else aioxide.new_event_loop()
-    yield loop
-    loop.close()
+def loop(plain_loop):
+    """Not in debug mode."""
+    return plain_loop
 
 
 @pytest.fixture
@@ -926,9 +925,7 @@ async def plain_pair(loop, client=Recorder, server=Recorder):
     try:
         yield client, server
     finally:
-        for protocol in (client, server):
-            protocol.transport.abort()
-        await asyncio.wait_for(asyncio.wait([client.lost, server.lost]), PATIENCE)
+        await disconnect(client, server)
 
 
 async def upgrade(loop, client, server, contexts=None, **options):

@@ -32,8 +32,6 @@ from tls_talk import (
     until,
 )
 
-import aioxide
-
 VERSIONS = pytest.mark.parametrize("version", [TLS_1_2, TLS_1_3], ids=["1.2", "1.3"])
 SIDES = pytest.mark.parametrize("side", ["client", "server"])
 
@@ -42,11 +40,9 @@ SOON = 0.02
 
 
 @pytest.fixture
-def loop(aio):
-    """A loop of the namespace, not in debug mode."""
-    loop = asyncio.SelectorEventLoop() if aio is asyncio else aioxide.new_event_loop()
-    yield loop
-    loop.close()
+def loop(plain_loop):
+    """Not in debug mode."""
+    return plain_loop
 
 
 @pytest.fixture
@@ -143,6 +139,19 @@ def error_by_hand(side, contexts, data):
     return hand.error
 
 
+def upgrade(loop, side, transport, protocol, contexts, **options):
+    """`start_tls` on either side."""
+    server = side == "server"
+    return loop.start_tls(
+        transport,
+        protocol,
+        contexts[server],
+        server_side=server,
+        server_hostname=None if server else "localhost",
+        **options,
+    )
+
+
 @SIDES
 @pytest.mark.parametrize("data", GARBAGE.values(), ids=GARBAGE)
 @pytest.mark.parametrize("method", ["connect", "start_tls"])
@@ -158,15 +167,7 @@ def test_garbage_instead_of_a_hello(loop, reports, side, data, method):
                 opening = asyncio.ensure_future(open_on(loop, side, near, contexts))
             else:
                 transport, protocol = await loop.connect_accepted_socket(Recorder, near)
-                server = side == "server"
-                coroutine = loop.start_tls(
-                    transport,
-                    protocol,
-                    contexts[server],
-                    server_side=server,
-                    server_hostname=None if server else "localhost",
-                )
-                opening = asyncio.ensure_future(coroutine)
+                opening = asyncio.ensure_future(upgrade(loop, side, transport, protocol, contexts))
             await loop.sock_sendall(far, data)
             if wanted is None:
                 far.shutdown(socket.SHUT_WR)
@@ -510,15 +511,7 @@ def test_handshake_takes_too_long(loop, reports, side, method, answers):
                 coroutine = open_on(loop, side, near, contexts, ssl_handshake_timeout=SOON)
             else:
                 transport, protocol = await loop.connect_accepted_socket(Recorder, near)
-                server = side == "server"
-                coroutine = loop.start_tls(
-                    transport,
-                    protocol,
-                    contexts[server],
-                    server_side=server,
-                    server_hostname=None if server else "localhost",
-                    ssl_handshake_timeout=SOON,
-                )
+                coroutine = upgrade(loop, side, transport, protocol, contexts, ssl_handshake_timeout=SOON)
             opening = asyncio.ensure_future(coroutine)
             if answers:
                 hand = hand_against(side, contexts)

@@ -23,19 +23,15 @@ import pytest
 from tls_certificates import certificates, client_context, server_context
 from tls_talk import PATIENCE, TLS_1_2, TLS_1_3, Recorder, run, until
 
-import aioxide
-
 OPENSSL, CURL = shutil.which("openssl"), shutil.which("curl")
 needs_openssl = pytest.mark.skipif(OPENSSL is None, reason="the program openssl is not here")
 needs_curl = pytest.mark.skipif(CURL is None, reason="the program curl is not here")
 
 
 @pytest.fixture
-def loop(aio):
-    """A loop of the namespace, not in debug mode."""
-    loop = asyncio.SelectorEventLoop() if aio is asyncio else aioxide.new_event_loop()
-    yield loop
-    loop.close()
+def loop(plain_loop):
+    """Not in debug mode."""
+    return plain_loop
 
 
 @functools.cache
@@ -208,6 +204,20 @@ def test_server_of_openssl(loop, option):
     run(loop, main())
 
 
+async def echo_between_orders(child, order, answer, protocol):
+    """Has s_client do something, then send a line that comes back; three times, then it quits."""
+    for number in range(3):
+        child.say(order)
+        await child.says(answer)
+        line = b"line %d\n" % number
+        child.say(line)
+        await child.says(line)
+    child.say(b"Q\n")
+    await asyncio.wait_for(protocol.lost, PATIENCE)
+    assert protocol.data == b"line 0\nline 1\nline 2\n"
+    assert protocol.error is None
+
+
 @needs_openssl
 def test_client_renegotiates(loop):
     """If the server's context allows it, data goes on with other keys; else it is refused."""
@@ -218,16 +228,7 @@ def test_client_renegotiates(loop):
         context.options |= allow
         async with serving(loop, context) as (port, made), s_client(loop, port, "-tls1_2") as child:
             await child.says(b"Verify return code: 0 (ok)")
-            for number in range(3):
-                child.say(b"R\n")
-                await child.says(b"RENEGOTIATING")
-                line = b"line %d\n" % number
-                child.say(line)
-                await child.says(line)
-            child.say(b"Q\n")
-            await asyncio.wait_for(made[0].lost, PATIENCE)
-            assert made[0].data == b"line 0\nline 1\nline 2\n"
-            assert made[0].error is None
+            await echo_between_orders(child, b"R\n", b"RENEGOTIATING", made[0])
 
     run(loop, main())
 
@@ -256,16 +257,7 @@ def test_client_changes_its_keys(loop, order):
     async def main():
         async with serving(loop, server_context()) as (port, made), s_client(loop, port, "-tls1_3") as child:
             await child.says(b"Verify return code: 0 (ok)")
-            for number in range(3):
-                child.say(order)
-                await child.says(b"KEYUPDATE")
-                line = b"line %d\n" % number
-                child.say(line)
-                await child.says(line)
-            child.say(b"Q\n")
-            await asyncio.wait_for(made[0].lost, PATIENCE)
-            assert made[0].data == b"line 0\nline 1\nline 2\n"
-            assert made[0].error is None
+            await echo_between_orders(child, order, b"KEYUPDATE", made[0])
 
     run(loop, main())
 

@@ -22,15 +22,6 @@ from tls_talk import (
 import aioxide
 
 
-@pytest.fixture(params=[False, True], ids=["plain", "debug"])
-def native_loop(request):
-    """A loop of aioxide's."""
-    loop = aioxide.new_event_loop()
-    loop.set_debug(request.param)
-    yield loop
-    loop.close()
-
-
 def pause(protocol):
     protocol.transport.pause_reading()
 

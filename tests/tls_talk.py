@@ -9,19 +9,15 @@ import asyncio.sslproto
 import contextlib
 import gc
 import inspect
-import os
 import platform
 import socket
 import ssl
 import threading
-import time
 import traceback
 
 import pytest
 from tls_certificates import client_context, server_context
-
-PATIENCE = 20
-"""Seconds after which something that should have happened will not."""
+from waiting import PATIENCE, descriptors, turns, until
 
 TLS_1_2, TLS_1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
@@ -50,29 +46,6 @@ def needs_lasting_shutdown_timeout(aio):
         "call_later",
         "the time limit of the shutdown ends before what is written has been sent",
     )
-
-
-def descriptors():
-    """The open descriptors of this process."""
-    found = set()
-    for name in os.listdir("/proc/self/fd"):
-        # The listing's own descriptor is closed by now.
-        with contextlib.suppress(OSError):
-            found.add((int(name), os.readlink(f"/proc/self/fd/{name}")))
-    return found
-
-
-async def turns(count=1):
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-async def until(condition, what="it does not happen"):
-    """Lets the loop run until something is true."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, what
-        await asyncio.sleep(0)
 
 
 def run(loop, coroutine, *, threads=False):
@@ -255,9 +228,14 @@ async def connected(loop, client=Recorder, server=Recorder, **options):
     try:
         yield client, server
     finally:
-        for protocol in (client, server):
-            protocol.transport.abort()
-        await asyncio.wait_for(asyncio.wait([client.lost, server.lost]), PATIENCE)
+        await disconnect(client, server)
+
+
+async def disconnect(*protocols):
+    """Aborts connections and waits until they are lost."""
+    for protocol in protocols:
+        protocol.transport.abort()
+    await asyncio.wait_for(asyncio.wait([protocol.lost for protocol in protocols]), PATIENCE)
 
 
 class Hand:

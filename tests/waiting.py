@@ -1,7 +1,15 @@
-"""How tests wait: for turns of a loop, for what becomes true, and for what a protocol is told. Never for time."""
+"""How tests wait: for turns of a loop, for what becomes true, for what a protocol is told, and for a forked child.
+
+Never for time. And how they count what is left afterwards.
+"""
 
 import asyncio
+import contextlib
+import os
+import signal
 import time
+import traceback
+import warnings
 
 PATIENCE = 20
 """Seconds after which something that should have happened will not."""
@@ -20,12 +28,50 @@ async def turns(count=1):
         await asyncio.sleep(0)
 
 
-async def until(condition):
+async def until(condition, what="it does not happen"):
     """Lets the loop run until something is true."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, "it does not happen"
+        assert time.monotonic() < deadline, what
         await asyncio.sleep(0)
+
+
+def descriptors():
+    """The open descriptors of this process."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        # The listing's own descriptor is closed by now.
+        with contextlib.suppress(OSError):
+            found.add((int(name), os.readlink(f"/proc/self/fd/{name}")))
+    return found
+
+
+SUCCESS = (0, "")
+"""What `in_child` returns if nothing went wrong."""
+
+
+def in_child(function):
+    """Forks; the child calls the function and ends; returns the child's exit status and what went wrong there."""
+    readable, writable = os.pipe()
+    with warnings.catch_warnings():
+        # A loop that ran before may have left a thread of the resolver.
+        warnings.filterwarnings("ignore", ".*use of fork.*may lead to deadlocks", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            signal.alarm(30)
+            function()
+            status = 0
+        except BaseException:
+            os.write(writable, traceback.format_exc().encode())
+        finally:
+            os._exit(status)
+    os.close(writable)
+    with open(readable) as pipe:
+        text = pipe.read()
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status), text
 
 
 def run(loop, coro):
