@@ -32,11 +32,11 @@ pub(crate) const NAMES: &[&str] = if cfg!(Py_3_14) {
 /// What runs a job. An error is an exception that must leave `run_forever`.
 pub(crate) type JobBody = fn(&Ref<EventLoop>, Obj) -> PyRes<()>;
 
+/// An interned name, as `names` gives it.
+type Name = fn() -> &'static Obj;
+
 /// The method that asyncio would have called for a job, if the job is one of these.
-pub(crate) fn method_of(
-    body: JobBody,
-    methods: &[(JobBody, fn() -> &'static Obj)],
-) -> Option<&'static Obj> {
+pub(crate) fn method_of(body: JobBody, methods: &[(JobBody, Name)]) -> Option<&'static Obj> {
     methods
         .iter()
         .find(|(job, _)| std::ptr::fn_addr_eq(body, *job))
