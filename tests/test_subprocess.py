@@ -713,6 +713,10 @@ def test_everything_is_freed(aio, loop):
         return alive
 
     alive = run(loop, main())
+    # A thread in which asyncio waits for the child lives on for a moment, and holds the transport.
+    for thread in threading.enumerate():
+        if "waitpid" in thread.name:
+            thread.join()
     gc.collect()
     assert [reference() for reference in alive] == [None] * 5
 
