@@ -27,7 +27,7 @@ export PYO3_PYTHON = $(abspath $(BIN)/python)
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help install build run test test-rust test-py conformance hosts ecosystem bench stress memcheck lint wheel sdist fix miri loom fuzz docs clean
+.PHONY: help install build run test test-rust test-py conformance hosts ecosystem bench figures stress memcheck lint wheel sdist fix miri loom fuzz docs clean
 
 help: ## List the targets
 	@echo "make TARGET [PYTHON=python3.13] [ARGS='...']"
@@ -85,6 +85,9 @@ conformance: build ## Run CPython's own test_asyncio with every asyncio name nat
 bench: build $(VENV)/.bench-tools ## Compare with the stdlib, uvloop and other loops
 	CARGO_TARGET_DIR=target/load cargo build --quiet --release $(LOCKED) -p aioxide-load
 	$(BIN)/python benches/run.py $(ARGS)
+
+figures: $(VENV)/.docs-tools ## Write README's table and plots of the benchmarks, from benches/results
+	$(BIN)/python benches/report.py
 
 hosts: build $(HOSTS_VENV)/.hosts ## Run servers, drivers and frameworks of the ecosystem on aioxide
 	VIRTUAL_ENV="$(abspath $(HOSTS_VENV))" CARGO_TARGET_DIR="$(abspath target/$(TAG))" $(BIN)/maturin develop --quiet --release $(LOCKED)

@@ -28,5 +28,7 @@ autodoc_member_order = "bysource"
 
 html_theme = "furo"
 html_title = "aioxide"
+html_static_path = ["_static"]
+html_css_files = ["style.css"]
 html_copy_source = False
 html_show_sourcelink = False

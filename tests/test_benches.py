@@ -232,3 +232,9 @@ def test_the_generator_refuses_nonsense(generator, arguments, reason):
     result = subprocess.run([str(generator), "echo", *arguments], capture_output=True, text=True, timeout=TIMEOUT)
     assert result.returncode == 1
     assert reason in result.stderr
+
+
+def test_readme_has_the_figures_of_the_results():
+    command = [sys.executable, str(ROOT / "benches" / "report.py"), "--check"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    assert result.returncode == 0, result.stderr
