@@ -6,7 +6,7 @@ ARGS ?=
 
 # The tag names the version and the kind of build (cp311, cp313t), the release tells
 # whether the environment was made by this very interpreter.
-PYTHON_ID := $(shell $(PYTHON) -c 'import sys; print("cp%d%d" % sys.version_info[:2] + sys.abiflags, "%d.%d.%d" % sys.version_info[:3]) if sys.version_info >= (3, 11) else None' 2>/dev/null)
+PYTHON_ID := $(shell $(PYTHON) -c 'import sys; print("cp%d%d" % sys.version_info[:2] + sys.abiflags, "%d.%d.%d" % sys.version_info[:3]) if sys.version_info >= (3, 11) and sys.implementation.name == "cpython" else None' 2>/dev/null)
 TAG := $(word 1,$(PYTHON_ID))
 RELEASE := $(word 2,$(PYTHON_ID))
 
@@ -35,7 +35,8 @@ help: ## List the targets
 
 # The virtual environment, made anew when PYTHON is another release of the same version.
 $(VENV)/.made-by-$(RELEASE):
-	@test -n "$(TAG)" || { echo "aioxide needs Python 3.11 or later; '$(PYTHON)' is not. Set PYTHON=..." >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "there is no '$(PYTHON)': make ... PYTHON=python3.14, say" >&2; exit 1; }
+	@test -n "$(TAG)" || { echo "aioxide needs CPython 3.11 or later; '$(PYTHON)' is not: make ... PYTHON=python3.14, say" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
@@ -66,6 +67,7 @@ $(HOSTS_VENV)/.hosts: $(VENV)/.made-by-$(RELEASE) pyproject.toml Makefile
 install: $(VENV)/.test-tools ## Make the virtual environment with the build and test tools
 
 build: install ## Build the extension in release mode into the virtual environment
+	@test -d target/$(TAG)/release || echo "The first build takes some minutes and says little meanwhile."
 	$(MATURIN) develop --quiet --release $(LOCKED)
 
 run: build ## Run the examples of the asyncio guide on aioxide
