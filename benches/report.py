@@ -72,6 +72,9 @@ THEMES = {
 """Colours on a light page and on a dark one; the pictures have no background of their own."""
 
 
+BUSY = 1.0
+"""A load before a run that its figures show."""
+
 Figures = dict[tuple[str, str], float]
 """Row and provider to what one operation costs."""
 
@@ -106,13 +109,20 @@ class Report:
         said = f"{'least' if least else 'median'} of {number} rounds"
         return cls(path.stem, document["build"], document["versions"], said, figures)
 
+    def when(self) -> str:
+        """The day and the rounds, and whether the machine had other things to do."""
+        load = float(self.build.get("load", 0))
+        return f"{self.build['date']}, {self.rounds}{f', beside other work (load {load:g})' if load >= BUSY else ''}"
+
+    def loops(self) -> str:
+        """The other providers, each with its release."""
+        return ", ".join(f"{name} {version}" for name, version in self.versions.items() if version and name not in OURS)
+
     def facts(self) -> str:
         """Where the figures come from."""
-        build = self.build
-        pgo = "built with PGO" if build.get("pgo") == "yes" else ""
-        facts = [build["python"], build["compiler"], pgo, build["system"], build["cpu"], build["date"], self.rounds]
-        loops = [f"{name} {version}" for name, version in self.versions.items() if version and name not in OURS]
-        return f"{', '.join(filter(None, facts))}; {', '.join(loops)}."
+        pgo = "built with PGO" if self.build.get("pgo") == "yes" else ""
+        facts = [self.build["python"], self.build["compiler"], pgo, self.build["system"], self.build["cpu"]]
+        return f"{', '.join(filter(None, facts))}, {self.when()}; {self.loops()}."
 
     def rows(self, *groups: str) -> list[AnyRow]:
         """The rows, those of some groups, that aioxide has a figure for."""
@@ -122,7 +132,8 @@ class Report:
 
 def read_all() -> list[Report]:
     """What is in `benches/results`, the oldest first."""
-    return sorted(map(Report.read, RESULTS.glob("*.json")), key=lambda report: (report.build["date"], report.stem))
+    reports = map(Report.read, RESULTS.glob("*.json"))
+    return sorted(reports, key=lambda report: (report.build["date"], report.build.get("time", ""), report.stem))
 
 
 def newest(reports: Iterable[Report]) -> Report:
@@ -200,7 +211,10 @@ def readme_block(reports: list[Report]) -> str:
     """All that stands between the marks in README."""
     report = newest(reports)
     used = [one for one in reports if any(report.figures.get(cell) == value for cell, value in one.figures.items())]
-    paragraphs = [means(report), behind(report, report.rows()), *(one.facts() for one in used)]
+    facts = (
+        f"{report.build['python']}, {report.build['cpu']}: {'; '.join(one.when() for one in used)}; {report.loops()}."
+    )
+    paragraphs = [means(report), behind(report, report.rows()), facts]
     filled = [textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False) for text in paragraphs if text]
     return "\n\n".join([readme_table(report).rstrip(), *filled]) + "\n"
 

@@ -304,6 +304,9 @@ def build() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}",
         "cpu": f"{cpu} x {os.cpu_count()}",
         "date": datetime.date.today().isoformat(),
+        "time": f"{datetime.datetime.now():%H:%M}",
+        # Of the minute before: what else the machine had to do.
+        "load": f"{os.getloadavg()[0]:.1f}",
     }
 
 
@@ -363,6 +366,7 @@ def main() -> int:
     if reason := network.without_certificate():
         print(f"without the rows of TLS: {reason}", file=sys.stderr)
         rows = [row for row in rows if row.group != "tls"]
+    facts = build()
     versions = present(options.providers)
     names = list(versions)
     if options.callgrind:
@@ -372,7 +376,6 @@ def main() -> int:
 
     samples, failures, missing = collect(rows, names, options)
     figures = summarise(rows, samples, options)
-    facts = build()
     head = (
         f"{facts['python']} ({facts['compiler']}; PGO: {facts['pgo']}), {facts['cpu']}, {facts['date']}; "
         f"{options.statistic} of {options.rounds} rounds, CPU ns per operation, smaller is better; "

@@ -26,7 +26,11 @@ from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+import aioxide
+
 SECONDS = 30
+PACKAGE = Path(aioxide.__file__).parents[1]
+"""The folder that the package is in."""
 
 
 class Run(SphinxDirective):
@@ -81,7 +85,8 @@ def run_program(source: str, options: str, under: str) -> tuple[int, str]:
 def _without_machine(output: str, folder: str) -> str:
     """The output with what differs from run to run and from machine to machine taken out."""
     output = output.replace(f"{folder}/", "")
-    output = re.sub(r'File "[^"]*/lib/python[\d.]+/', 'File ".../', output)
+    output = output.replace(f"{PACKAGE}/", ".../")
+    output = re.sub(r"/[^\s\"']*/lib/python[\d.]+/", ".../", output)
     output = re.sub(r"\b0x[0-9a-f]{6,}\b", "0x...", output)
     return output.rstrip("\n")
 
