@@ -18,6 +18,7 @@ LOCKED := $(if $(CI),--locked)
 # Prints the requirements of a dependency group of pyproject.toml.
 GROUP = $(BIN)/python -c 'import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"][sys.argv[1]], sep="\n")'
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+install_group = echo "installing the group '$(1)' of pyproject.toml into $(VENV)"; $(GROUP) $(1) | $(PIP) -r /dev/stdin
 
 MATURIN = VIRTUAL_ENV="$(abspath $(VENV))" CARGO_TARGET_DIR="$(abspath target/$(TAG))" $(BIN)/maturin
 PYTHON_FILES := $(wildcard python tests benches examples docs)
@@ -41,11 +42,11 @@ $(VENV)/.made-by-$(RELEASE):
 	@touch $@
 
 $(VENV)/.test-tools: $(VENV)/.made-by-$(RELEASE) pyproject.toml Makefile
-	$(GROUP) test | $(PIP) -r /dev/stdin
+	@$(call install_group,test)
 	@touch $@
 
 $(VENV)/.lint-tools: $(VENV)/.made-by-$(RELEASE) pyproject.toml Makefile
-	$(GROUP) lint | $(PIP) -r /dev/stdin
+	@$(call install_group,lint)
 	@touch $@
 
 # Not every rival has a wheel for every Python: what does not install is left out.
@@ -146,11 +147,12 @@ fuzz: build ## Feed buffers random operations, TLS changed records, each for AIO
 	AIOXIDE_FUZZ_SECONDS=$${AIOXIDE_FUZZ_SECONDS:-60} $(BIN)/python tests/fuzz_tls.py
 
 $(VENV)/.docs-tools: $(VENV)/.made-by-$(RELEASE) pyproject.toml Makefile
-	$(GROUP) docs | $(PIP) -r /dev/stdin
+	@$(call install_group,docs)
 	@touch $@
 
 docs: build $(VENV)/.docs-tools ## Build the documentation into docs/_build, running its examples
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build
+	@echo "docs/_build/index.html"
 
 clean: ## Remove everything that was built or installed
 	rm -rf .venv target docs/_build docs/_generated .pytest_cache .mypy_cache .ruff_cache
