@@ -470,6 +470,23 @@ impl Ref<EventLoop> {
         Ok(found)
     }
 
+    /// Ends a watch that may soon begin again, as that of somebody who waits for one message after another. While a job
+    /// runs, the kernel is told only before the next look at the selector, if it is not watched again by then.
+    pub(crate) fn suspend_watch(&self, fd: i32, direction: Direction) -> PyRes<bool> {
+        if !self.is_running_job() {
+            return self.unwatch(fd, direction);
+        }
+        let scheduler = self.scheduler.borrow().clone();
+        let job = scheduler.and_then(|scheduler| match direction {
+            Direction::Read => scheduler.suspend_reader(fd),
+            Direction::Write => scheduler.suspend_writer(fd),
+        });
+        let found = job.is_some();
+        drop(job);
+        self.cancel_watched(fd, direction)?;
+        Ok(found)
+    }
+
     /// Takes the job that watches a descriptor.
     fn take_watch(&self, fd: i32, direction: Direction) -> Option<Job> {
         let scheduler = self.scheduler.borrow().clone()?;
