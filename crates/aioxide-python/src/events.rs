@@ -130,7 +130,10 @@ pub(crate) const READ_BUFFER: usize = 128 * 1024;
 /// Something for each of some descriptors.
 pub(crate) type ByNumber<T> = HashMap<i32, T, BuildHasherDefault<NumberHasher>>;
 
-/// Spreads small numbers, which nobody chooses with bad intent.
+/// Something for each of some objects, by their addresses.
+pub(crate) type ByAddress<T> = HashMap<usize, T, BuildHasherDefault<NumberHasher>>;
+
+/// Spreads small numbers and addresses, which nobody chooses with bad intent.
 #[derive(Default)]
 pub(crate) struct NumberHasher(u64);
 
@@ -143,6 +146,14 @@ impl Hasher for NumberHasher {
         for byte in bytes {
             self.write_i32(i32::from(*byte));
         }
+    }
+
+    /// An address, whose last bits are zero.
+    #[inline]
+    fn write_usize(&mut self, address: usize) {
+        self.0 = (self.0 ^ address as u64)
+            .rotate_right(4)
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15);
     }
 
     #[inline]
