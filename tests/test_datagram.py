@@ -307,7 +307,7 @@ def test_alternating_addresses(loop):
         for receiver, _ in receivers:
             sender.sendto(b"%d" % round_, receiver.get_extra_info("sockname"))
             # An equal tuple that is another object.
-            sender.sendto(b"again", tuple(receiver.get_extra_info("sockname")))
+            sender.sendto(b"again", (*receiver.get_extra_info("sockname"),))
     for _, protocol in receivers:
         until_noted(loop, protocol, lambda protocol=protocol: len(protocol.data) == 20)
         assert protocol.data[::2] == [b"%d" % round_ for round_ in range(10)]
@@ -326,7 +326,7 @@ def test_answers_go_to_whom_they_are_for(loop, host):
             self.transport.sendto(b"to you: " + data, addr)
             first = self.events[1][2]
             self.transport.sendto(b"to the first: " + data, first)
-            self.transport.sendto(b"copy: " + data, tuple(list(addr)))
+            self.transport.sendto(b"copy: " + data, (*addr,))
             self.transport.sendto(b"again: " + data, addr)
 
     transport, server = endpoint(loop, Server, local_addr=(host, 0))
@@ -338,9 +338,7 @@ def test_answers_go_to_whom_they_are_for(loop, host):
         for sock, data in [(one, b"1"), (two, b"2"), (two, b"3"), (one, b"4")]:
             sock.sendto(data, transport.get_extra_info("sockname"))
         until_noted(loop, server, lambda: len(server.data) == 4)
-        assert [event[2] for event in server.events[1:]] == [
-            sock.getsockname() for sock in (one, two, two, one)
-        ]
+        assert [event[2] for event in server.events[1:]] == [sock.getsockname() for sock in (one, two, two, one)]
         first = ["to you: 1", "to the first: 1", "copy: 1", "again: 1", "to the first: 2", "to the first: 3"]
         first += ["to you: 4", "to the first: 4", "copy: 4", "again: 4"]
         second = ["to you: 2", "copy: 2", "again: 2", "to you: 3", "copy: 3", "again: 3"]
