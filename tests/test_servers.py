@@ -1,6 +1,7 @@
 """Servers: making, serving, accepting, closing, and what goes wrong on the way."""
 
 import asyncio
+import contextlib
 import contextvars
 import errno
 import gc
@@ -9,6 +10,7 @@ import sys
 import weakref
 
 import pytest
+from waiting import until
 
 import aioxide
 
@@ -752,6 +754,111 @@ def test_transports_are_known_weakly(own):
         with pytest.raises(AssertionError):
             server._attach(Client())
         await server.wait_closed()
+
+    own.run_until_complete(main())
+
+
+def test_clients_attribute(own):
+    """Transports of our own and others, before `_clients` is looked at and after."""
+
+    async def main():
+        class Client:
+            def close(self):
+                closed.append(self)
+
+        closed = []
+        recorders = []
+
+        def factory():
+            recorders.append(Recorder())
+            return recorders[-1]
+
+        server = await own.create_server(factory, "127.0.0.1", 0)
+        with client(server), client(server), client(server):
+            while len(recorders) < 3:
+                await asyncio.sleep(0)
+            first, second, third = [await recorder.made for recorder in recorders]
+            assert server._active_count == 3
+            first.abort()
+            await until(lambda: server._active_count == 2)
+            clients = server._clients
+            assert isinstance(clients, weakref.WeakSet)
+            assert set(clients) == {second, third}
+            assert server._clients is clients
+            other = Client()
+            server._attach(other)
+            assert other in clients
+            second.abort()
+            await until(lambda: second not in clients)
+            server.close_clients()
+            assert closed == [other]
+            assert third.is_closing()
+            await until(lambda: set(clients) == {other})
+            with client(server):
+                while len(recorders) < 4:
+                    await asyncio.sleep(0)
+                fourth = await recorders[3].made
+                assert set(clients) == {other, fourth}
+                server._clients = weakref.WeakSet([fourth])
+                server.close()
+                waiting = own.create_task(server.wait_closed())
+                await turns(2)
+                assert not waiting.done()
+                fourth.abort()
+                await waiting
+
+    own.run_until_complete(main())
+
+
+@pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")
+def test_many_transports_that_nobody_closes(own):
+    """The server forgets them, and is over when the last one is gone."""
+
+    async def main():
+        alive = []
+
+        class Abandoned(asyncio.Protocol):
+            def connection_made(self, transport):
+                transport.pause_reading()
+                alive.append(weakref.ref(transport))
+
+        server = await own.create_server(Abandoned, "127.0.0.1", 0)
+        for number in range(40):
+            with client(server):
+                await until(lambda: len(alive) == number + 1)
+                gc.collect()
+                await until(lambda: alive[-1]() is None)
+                assert server._active_count == 0
+        server.close()
+        await server.wait_closed()
+
+    own.run_until_complete(main())
+
+
+def test_wait_closed_with_many_connections(own):
+    async def main():
+        recorders = []
+
+        def factory():
+            recorders.append(Recorder())
+            return recorders[-1]
+
+        server = await own.create_server(factory, "127.0.0.1", 0)
+        with contextlib.ExitStack() as stack:
+            for _ in range(60):
+                stack.enter_context(client(server))
+            while len(recorders) < 60:
+                await asyncio.sleep(0)
+            server.close()
+            waiting = own.create_task(server.wait_closed())
+            for number, recorder in enumerate(recorders):
+                transport = await recorder.made
+                await turns()
+                assert not waiting.done()
+                assert server._active_count == 60 - number
+                transport.abort()
+                await recorder.lost
+            await waiting
 
     own.run_until_complete(main())
 

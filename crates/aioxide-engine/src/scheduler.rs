@@ -150,6 +150,12 @@ impl<J: Job> Scheduler<J> {
         self.remove(fd, Direction::Read)
     }
 
+    /// Ends what [`add_reader`](Self::add_reader) began, but maybe not for long: if it is begun
+    /// again before the next look at the selector, that costs less than if it had been removed.
+    pub fn suspend_reader(&self, fd: RawFd) -> Option<J> {
+        self.remove_later(fd, Direction::Read)
+    }
+
     /// Runs a job in each turn that finds the descriptor writable. Returns the job it replaces.
     ///
     /// On an error, such as that of a regular file, nothing is registered.
@@ -160,6 +166,12 @@ impl<J: Job> Scheduler<J> {
     /// Ends what [`add_writer`](Self::add_writer) began, also if the descriptor is closed by now.
     pub fn remove_writer(&self, fd: RawFd) -> Option<J> {
         self.remove(fd, Direction::Write)
+    }
+
+    /// Ends what [`add_writer`](Self::add_writer) began, but maybe not for long, as
+    /// [`suspend_reader`](Self::suspend_reader) does.
+    pub fn suspend_writer(&self, fd: RawFd) -> Option<J> {
+        self.remove_later(fd, Direction::Write)
     }
 
     /// Whether a job waits for the descriptor to be readable.
@@ -386,7 +398,8 @@ impl<J: Job> Scheduler<J> {
     /// Plans a look at the selector.
     fn look(&self, timeout_ns: Option<u64>, now_ns: Option<u64>) -> Plan {
         self.unchecked_turns.set(0);
-        let selector = self.selector.borrow();
+        let mut selector = self.selector.borrow_mut();
+        selector.settle();
         let mut wait = match self.idle_wait.take() {
             Some(wait) if Arc::ptr_eq(&wait.poller, selector.poller()) => wait,
             _ => Wait::new(Arc::clone(selector.poller())),
@@ -433,6 +446,15 @@ impl<J: Job> Scheduler<J> {
             self.selector.borrow_mut().forget(fd, direction)
         } else {
             self.selector.borrow_mut().remove(fd, direction)
+        }
+    }
+
+    /// Unregisters a direction; the kernel is told before the next look.
+    fn remove_later(&self, fd: RawFd, direction: Direction) -> Option<J> {
+        if self.is_forked() {
+            self.selector.borrow_mut().forget(fd, direction)
+        } else {
+            self.selector.borrow_mut().remove_later(fd, direction)
         }
     }
 }

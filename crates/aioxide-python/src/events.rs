@@ -130,7 +130,10 @@ pub(crate) const READ_BUFFER: usize = 128 * 1024;
 /// Something for each of some descriptors.
 pub(crate) type ByNumber<T> = HashMap<i32, T, BuildHasherDefault<NumberHasher>>;
 
-/// Spreads small numbers, which nobody chooses with bad intent.
+/// Something for each of some objects, by their addresses.
+pub(crate) type ByAddress<T> = HashMap<usize, T, BuildHasherDefault<NumberHasher>>;
+
+/// Spreads small numbers and addresses, which nobody chooses with bad intent.
 #[derive(Default)]
 pub(crate) struct NumberHasher(u64);
 
@@ -143,6 +146,14 @@ impl Hasher for NumberHasher {
         for byte in bytes {
             self.write_i32(i32::from(*byte));
         }
+    }
+
+    /// An address, whose last bits are zero.
+    #[inline]
+    fn write_usize(&mut self, address: usize) {
+        self.0 = (self.0 ^ address as u64)
+            .rotate_right(4)
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15);
     }
 
     #[inline]
@@ -466,6 +477,23 @@ impl Ref<EventLoop> {
     /// Ends a watch, or what `add_reader` began. Was there one? A closed loop watches nothing.
     pub(crate) fn unwatch(&self, fd: i32, direction: Direction) -> PyRes<bool> {
         let found = self.take_watch(fd, direction).is_some();
+        self.cancel_watched(fd, direction)?;
+        Ok(found)
+    }
+
+    /// Ends a watch that may soon begin again, as that of somebody who waits for one message after another. While a job
+    /// runs, the kernel is told only before the next look at the selector, if it is not watched again by then.
+    pub(crate) fn suspend_watch(&self, fd: i32, direction: Direction) -> PyRes<bool> {
+        if !self.is_running_job() {
+            return self.unwatch(fd, direction);
+        }
+        let scheduler = self.scheduler.borrow().clone();
+        let job = scheduler.and_then(|scheduler| match direction {
+            Direction::Read => scheduler.suspend_reader(fd),
+            Direction::Write => scheduler.suspend_writer(fd),
+        });
+        let found = job.is_some();
+        drop(job);
         self.cancel_watched(fd, direction)?;
         Ok(found)
     }

@@ -190,6 +190,40 @@ fn turn_orders_descriptors_then_threads_then_timers() {
 }
 
 #[test]
+fn suspended_watch_is_settled_before_a_look() {
+    let scheduler = numbers();
+    let (near, mut far) = UnixStream::pair().unwrap();
+    let fd = near.as_raw_fd();
+    far.write_all(b"x").unwrap();
+    assert_eq!(scheduler.add_reader(fd, Number(1)).unwrap(), None);
+    assert_eq!(scheduler.add_writer(fd, Number(2)).unwrap(), None);
+    assert_eq!(scheduler.suspend_reader(fd), Some(Number(1)));
+    assert_eq!(scheduler.suspend_reader(fd), None);
+    assert!(!scheduler.has_reader(fd));
+    let mut ran = Vec::new();
+    scheduler
+        .run_once(|Number(number)| ran.push(number))
+        .unwrap();
+    assert_eq!(ran, [2]);
+
+    assert_eq!(scheduler.suspend_writer(fd), Some(Number(2)));
+    assert_eq!(scheduler.add_reader(fd, Number(3)).unwrap(), None);
+    scheduler
+        .run_once(|Number(number)| ran.push(number))
+        .unwrap();
+    assert_eq!(ran, [2, 3]);
+
+    assert_eq!(scheduler.suspend_reader(fd), Some(Number(3)));
+    let Plan::Wait(mut wait) = scheduler.plan(no_clock, true) else {
+        unreachable!("the last turn looks")
+    };
+    wait.block().unwrap();
+    assert!(wait.events.is_empty());
+    scheduler.finish(wait, no_clock);
+    assert!(scheduler.clear().is_empty());
+}
+
+#[test]
 fn busy_turns_look_at_descriptors_every_16th_turn() {
     let scheduler = numbers();
     let (reader, _writer) = filled_pipe();

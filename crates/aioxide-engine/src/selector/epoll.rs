@@ -37,7 +37,7 @@ impl Poller {
         Ok(Self { epoll })
     }
 
-    /// Watches a descriptor for `interest`, where it was watched for `old`.
+    /// Watches a descriptor for `interest` and nothing else, where it was watched for `old`.
     pub(crate) fn set(
         &self,
         fd: RawFd,

@@ -42,7 +42,7 @@ impl Poller {
         })
     }
 
-    /// Watches a descriptor for `interest`, where it was watched for `old`.
+    /// Watches a descriptor for `interest` and nothing else, where it was watched for `old`.
     pub(crate) fn set(
         &self,
         fd: RawFd,
@@ -59,6 +59,9 @@ impl Poller {
                 let _ = self.change(EventFilter::Read(fd), EventFlags::DELETE, generation);
             }
             outcome?;
+        }
+        if old | interest != interest {
+            self.narrow(fd, generation, interest);
         }
         Ok(())
     }

@@ -14,6 +14,12 @@
 //!   child process. It would make every wait return at once. It cannot be removed by a number that
 //!   is closed or taken, so then the kernel's part is built anew from the table.
 //!
+//! A removal that is likely to be followed by an addition, as when a socket is waited for message by
+//! message, is [put off](Selector::remove_later): the kernel is told before the next wait
+//! ([`settle`](Selector::settle)), so none ever begins with more watched than the table says. An
+//! addition before that changes the kernel's entry, one system call instead of two; it is made
+//! even if the directions are the same, since the number may be another file's by now.
+//!
 //! No job is dropped in here: what is replaced or removed goes to the caller.
 
 mod interest;
@@ -61,6 +67,10 @@ struct Registration<J> {
     writer: Option<J>,
     /// Changes with each addition.
     generation: u32,
+    /// What the kernel was told to watch.
+    watched: Interest,
+    /// Whether the number is among those that [`Selector::settle`] looks at.
+    unsettled: bool,
 }
 
 impl<J> Registration<J> {
@@ -69,6 +79,8 @@ impl<J> Registration<J> {
         reader: None,
         writer: None,
         generation: 0,
+        watched: Interest::NONE,
+        unsettled: false,
     };
 
     /// The directions that have a job.
@@ -111,6 +123,8 @@ pub(crate) struct Selector<J> {
     table: Vec<Registration<J>>,
     /// How many numbers are registered.
     registered: usize,
+    /// Numbers of which the kernel may watch more than is registered.
+    unsettled: Vec<RawFd>,
     /// The last generation given out.
     generation: u32,
     /// How often something was added or removed.
@@ -129,6 +143,7 @@ impl<J: Clone> Selector<J> {
             poller: Arc::new(poller),
             table: Vec::new(),
             registered: 0,
+            unsettled: Vec::new(),
             generation: 0,
             changes: 0,
             waker_fd,
@@ -162,10 +177,15 @@ impl<J: Clone> Selector<J> {
         if fd == self.waker_fd {
             return Err(Errno::INVAL.into());
         }
-        let old = self.interest(index);
+        let (old, watched) = self
+            .table
+            .get(index)
+            .map_or((Interest::NONE, Interest::NONE), |registration| {
+                (registration.interest(), registration.watched)
+            });
+        let interest = old | direction.into();
         let generation = self.generation.wrapping_add(1);
-        self.poller
-            .set(fd, generation, old, old | direction.into())?;
+        self.poller.set(fd, generation, watched, interest)?;
         self.generation = generation;
         self.changes += 1;
         if old.is_empty() {
@@ -176,6 +196,7 @@ impl<J: Clone> Selector<J> {
         }
         let registration = &mut self.table[index];
         registration.generation = generation;
+        registration.watched = interest;
         std::mem::swap(registration.job_mut(direction), job);
         Ok(())
     }
@@ -183,15 +204,52 @@ impl<J: Clone> Selector<J> {
     /// Unregisters a direction and returns its job, also if the descriptor is closed by now.
     pub(crate) fn remove(&mut self, fd: RawFd, direction: Direction) -> Option<J> {
         let job = self.forget(fd, direction)?;
+        self.tell(fd);
+        Some(job)
+    }
+
+    /// [Removes](Self::remove) a direction that may soon be added again: the kernel is told when
+    /// things are [settled](Self::settle).
+    pub(crate) fn remove_later(&mut self, fd: RawFd, direction: Direction) -> Option<J> {
+        let job = self.forget(fd, direction)?;
         let index = usize::try_from(fd).ok()?;
-        let left = self.interest(index);
-        if left.is_empty() {
+        if !std::mem::replace(&mut self.table[index].unsettled, true) {
+            self.unsettled.push(fd);
+        }
+        Some(job)
+    }
+
+    /// Tells the kernel of the removals that were put off. No wait may begin before.
+    pub(crate) fn settle(&mut self) {
+        while let Some(fd) = self.unsettled.pop() {
+            if let Ok(index) = usize::try_from(fd) {
+                self.table[index].unsettled = false;
+            }
+            self.tell(fd);
+        }
+    }
+
+    /// Has the kernel watch no more of a number than is registered.
+    fn tell(&mut self, fd: RawFd) {
+        let Some(registration) = usize::try_from(fd)
+            .ok()
+            .and_then(|index| self.table.get_mut(index))
+        else {
+            return;
+        };
+        let left = registration.interest();
+        if left == registration.watched {
+            return;
+        }
+        registration.watched = left;
+        if fd == self.waker_fd {
+            // The number of a file that was closed behind our back.
+        } else if left.is_empty() {
             // A descriptor closed before has left the kernel's part already.
             let _ = self.poller.remove(fd);
         } else {
-            self.poller.narrow(fd, self.table[index].generation, left);
+            self.poller.narrow(fd, registration.generation, left);
         }
-        Some(job)
     }
 
     /// Takes a direction's job out of the table and leaves the kernel's part alone, which in a
@@ -295,7 +353,7 @@ impl<J: Clone> Selector<J> {
 
     /// Puts a [rebuilt](Self::rebuilt) kernel's part and another waker in the place of the parent's.
     pub(crate) fn replace(&mut self, poller: Poller, waker: &WakerReader) {
-        self.poller = Arc::new(poller);
+        self.adopt(poller);
         self.waker_fd = waker.as_raw_fd();
         self.changes += 1;
     }
@@ -304,7 +362,17 @@ impl<J: Clone> Selector<J> {
     /// stray event is the next attempt.
     fn rebuild(&mut self) {
         if let Ok(poller) = self.rebuilt(self.waker_fd) {
-            self.poller = Arc::new(poller);
+            self.adopt(poller);
+        }
+    }
+
+    /// Takes a [rebuilt](Self::rebuilt) kernel's part, which watches what is registered.
+    fn adopt(&mut self, poller: Poller) {
+        self.poller = Arc::new(poller);
+        self.unsettled.clear();
+        for registration in &mut self.table {
+            registration.watched = registration.interest();
+            registration.unsettled = false;
         }
     }
 

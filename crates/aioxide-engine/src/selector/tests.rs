@@ -49,6 +49,10 @@ impl Fixture {
         self.selector.remove(fd, direction)
     }
 
+    fn remove_later(&mut self, fd: &impl AsRawFd, direction: Direction) -> Option<&'static str> {
+        self.selector.remove_later(fd.as_raw_fd(), direction)
+    }
+
     /// What the kernel says.
     fn look(&self, timeout_ns: Option<u64>) -> Vec<Event> {
         let mut events = Vec::new();
@@ -266,6 +270,120 @@ fn reused_number_is_registered_anew() {
         fill(&writer);
         assert_eq!(fixture.ready(), ["new"]);
     });
+    // After a removal that was put off, before things are settled and after.
+    with_reused_number(|fixture, _, reuse| {
+        let (reader, writer) = pipe().unwrap();
+        let reused = reuse(&reader);
+        assert_eq!(fixture.remove_later(&reused, Direction::Read), Some("old"));
+        assert_eq!(fixture.add(&reused, Direction::Read, "new").unwrap(), None);
+        fixture.selector.settle();
+        fill(&writer);
+        assert_eq!(fixture.ready(), ["new"]);
+    });
+    with_reused_number(|fixture, _, reuse| {
+        let (reader, writer) = pipe().unwrap();
+        let reused = reuse(&reader);
+        fixture.remove_later(&reused, Direction::Read).unwrap();
+        fixture.selector.settle();
+        fill(&writer);
+        assert_eq!(fixture.ready(), [""; 0]);
+        fixture.add(&reused, Direction::Read, "new").unwrap();
+        assert_eq!(fixture.ready(), ["new"]);
+        // Another file under the same number while it is registered.
+        let (other, other_writer) = pipe().unwrap();
+        fixture.remove_later(&reused, Direction::Read).unwrap();
+        let mut reused = reused;
+        rustix::io::dup2(&other, &mut reused).unwrap();
+        fixture.add(&reused, Direction::Read, "other").unwrap();
+        fixture.selector.settle();
+        fill(&other_writer);
+        // The file before lives on under its first number; what it reports runs nothing.
+        assert_eq!(fixture.ready(), ["other"]);
+        assert_eq!(fixture.ready(), ["other"]);
+    });
+}
+
+#[test]
+fn removal_put_off_is_told_when_settled() {
+    let mut fixture = Fixture::new();
+    let (mut near, mut far) = UnixStream::pair().unwrap();
+    fixture.add(&near, Direction::Read, "read").unwrap();
+    fixture.add(&near, Direction::Write, "write").unwrap();
+    far.write_all(b"x").unwrap();
+    assert_eq!(fixture.remove_later(&near, Direction::Write), Some("write"));
+    assert_eq!(fixture.remove_later(&near, Direction::Write), None);
+    fixture.selector.settle();
+    assert_eq!(fixture.ready(), ["read"]);
+    near.read_exact(&mut [0]).unwrap();
+    assert_eq!(fixture.look(Some(0)).len(), 0);
+    far.write_all(b"x").unwrap();
+    assert_eq!(fixture.remove_later(&near, Direction::Read), Some("read"));
+    assert!(fixture.selector.is_empty());
+    assert_eq!(fixture.look(Some(0)).len(), 1);
+    fixture.selector.settle();
+    assert_eq!(fixture.look(Some(0)).len(), 0);
+    assert!(fixture.selector.unsettled.is_empty());
+    fixture.add(&near, Direction::Read, "again").unwrap();
+    assert_eq!(fixture.ready(), ["again"]);
+}
+
+#[test]
+fn addition_after_a_removal_put_off_settles_it() {
+    let mut fixture = Fixture::new();
+    let (near, mut far) = UnixStream::pair().unwrap();
+    far.write_all(b"x").unwrap();
+    fixture.add(&near, Direction::Read, "first").unwrap();
+    for job in ["second", "third"] {
+        fixture.remove_later(&near, Direction::Read).unwrap();
+        assert_eq!(fixture.add(&near, Direction::Read, job).unwrap(), None);
+        assert_eq!(fixture.selector.unsettled.len(), 1);
+    }
+    fixture.selector.settle();
+    assert_eq!(fixture.ready(), ["third"]);
+
+    // The other direction: the first is not watched any more, even before things are settled.
+    fixture.remove_later(&near, Direction::Read).unwrap();
+    fixture.add(&near, Direction::Write, "write").unwrap();
+    assert_eq!(fixture.ready(), ["write"]);
+    fixture.remove(near.as_raw_fd(), Direction::Write).unwrap();
+    assert_eq!(fixture.look(Some(0)).len(), 0);
+    fixture.selector.settle();
+    assert_eq!(fixture.look(Some(0)).len(), 0);
+}
+
+#[test]
+fn removal_put_off_spares_the_waker() {
+    let mut fixture = Fixture::new();
+    let (reader, _writer) = pipe().unwrap();
+    fixture.add(&reader, Direction::Read, "read").unwrap();
+    fixture.remove_later(&reader, Direction::Read).unwrap();
+    // As after a fork, when the new waker got the number of a file that was closed.
+    let (waker, waking) = pipe().unwrap();
+    let mut number = reader;
+    rustix::io::dup2(&waker, &mut number).unwrap();
+    let fd = number.as_raw_fd();
+    fixture.selector.waker_fd = fd;
+    let poller = &fixture.selector.poller;
+    poller.set(fd, 0, Interest::NONE, Interest::READ).unwrap();
+    fixture.selector.settle();
+    fill(&waking);
+    assert_eq!(fixture.look(Some(0)).len(), 1);
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[test]
+fn rebuilding_settles_removals_put_off() {
+    let mut fixture = Fixture::new();
+    let (reader, writer) = pipe().unwrap();
+    fixture.add(&reader, Direction::Read, "read").unwrap();
+    fill(&writer);
+    fixture.remove_later(&reader, Direction::Read).unwrap();
+    // Not settled, so the kernel's event is a stray one.
+    assert_eq!(fixture.ready(), [""; 0]);
+    assert!(fixture.selector.unsettled.is_empty());
+    assert_eq!(fixture.look(Some(0)).len(), 0);
+    fixture.add(&reader, Direction::Read, "again").unwrap();
+    assert_eq!(fixture.ready(), ["again"]);
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]

@@ -220,7 +220,7 @@ fn remove(this: &Ref<EventLoop>, object: &Obj, direction: Direction) -> PyRes<bo
     if this.closed.get() {
         return Ok(false);
     }
-    this.unwatch(fd, direction)
+    this.suspend_watch(fd, direction)
 }
 
 /// `_remove_reader` and `_remove_writer`; for a closed file nothing but what was begun with the same object is watched.

@@ -3,16 +3,20 @@
 //! A server knows its transports weakly, so that one that is abandoned can be told from one in use. It waits until it
 //! is closed and the last of them is gone.
 //!
+//! The native transports of streams are kept in a table; asyncio's `_clients`, a `WeakSet`, is made when somebody asks for
+//! it or another transport comes, and has all of them from then on.
+//!
 //! The transports of asyncio before 3.13 come and go without saying which they are: those are only counted.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use crate::coroutines::Coroutine;
-use crate::events::EventLoop;
+use crate::events::{ByAddress, EventLoop};
 use crate::ffi::{
     Args, Builtin, Class, ClassBuilder, GilSlot, Native, Obj, PyRes, Raised, Ref, Slot, Visit,
     copy_current_context,
 };
+use crate::selector_events::is_stream_transport;
 use crate::waiter::{create_future, is_done, set_result};
 use crate::{names, stdlib};
 
@@ -24,7 +28,12 @@ pub(super) struct Server {
     loop_: Slot,
     /// The listening sockets in a list; gone once closed.
     sockets: Slot,
-    /// A `WeakSet` of the transports.
+    /// Weak references to the transports, unless there is a `WeakSet` of them. That of a transport which nobody closed
+    /// may be dead.
+    ///
+    /// Perf: "accept + close": adding to a `WeakSet` and discarding costs 4,000 instructions.
+    known: RefCell<ByAddress<Obj>>,
+    /// The `WeakSet`, once it is needed.
     clients: Slot,
     /// How many transports came without a name.
     anonymous: Cell<i64>,
@@ -63,6 +72,7 @@ impl Native for Server {
         Self {
             loop_: Slot::empty(),
             sockets: Slot::empty(),
+            known: RefCell::default(),
             clients: Slot::empty(),
             anonymous: Cell::new(0),
             waiters: Slot::empty(),
@@ -79,10 +89,18 @@ impl Native for Server {
 
     fn traverse(&self, visit: &mut Visit<'_>) {
         self.slots().into_iter().for_each(|slot| visit.slot(slot));
+        if let Ok(known) = self.known.try_borrow() {
+            known.values().for_each(|weak| visit.obj(weak));
+        }
     }
 
     fn clear(&self) {
         self.slots().into_iter().for_each(Slot::clear);
+        let known = self
+            .known
+            .try_borrow_mut()
+            .map(|mut known| std::mem::take(&mut *known));
+        drop(known);
     }
 }
 
@@ -109,12 +127,72 @@ impl Server {
         self.sockets.is_none()
     }
 
-    /// How many transports there are.
+    /// The transports that live.
+    fn transports(&self) -> PyRes<Vec<Obj>> {
+        if let Some(clients) = self.clients.get() {
+            return clients.items();
+        }
+        let known: Vec<Obj> = self.known.borrow().values().cloned().collect();
+        let mut alive = Vec::with_capacity(known.len());
+        for weak in known {
+            alive.extend(weak.referent()?);
+        }
+        Ok(alive)
+    }
+
+    /// `_clients`.
+    fn weak_set(&self) -> PyRes {
+        if let Some(clients) = self.clients.get() {
+            return Ok(clients);
+        }
+        let clients = stdlib::weak_set()?.call([&Obj::list(self.transports()?)?])?;
+        self.set_weak_set(Some(clients.clone()));
+        Ok(clients)
+    }
+
+    /// Assigns `_clients`.
+    fn set_weak_set(&self, clients: Option<Obj>) {
+        let before = (
+            self.clients.replace(clients),
+            std::mem::take(&mut *self.known.borrow_mut()),
+        );
+        drop(before);
+    }
+
+    /// Is there a transport?
+    fn is_active(&self) -> PyRes<bool> {
+        if self.anonymous.get() > 0 {
+            return Ok(true);
+        }
+        if let Some(clients) = self.clients.get() {
+            return Ok(clients.len()? > 0);
+        }
+        // Not a count: this is asked for each one that goes.
+        loop {
+            let found = self
+                .known
+                .borrow()
+                .iter()
+                .next()
+                .map(|(at, weak)| (*at, weak.clone()));
+            let Some((address, weak)) = found else {
+                return Ok(false);
+            };
+            if weak.referent()?.is_some() {
+                return Ok(true);
+            }
+            let dead = self.known.borrow_mut().remove(&address);
+            drop(dead);
+        }
+    }
+
+    /// `_active_count`.
     fn active_count(&self) -> PyRes<i64> {
         let known = match self.clients.get() {
-            Some(clients) => i64::try_from(clients.len()?).unwrap_or(i64::MAX),
-            None => 0,
+            Some(clients) => clients.len()?,
+            None => self.transports()?.len(),
         };
+        let known = i64::try_from(known).unwrap_or(i64::MAX);
         Ok(known.saturating_add(self.anonymous.get()))
     }
 
@@ -123,28 +201,59 @@ impl Server {
         if self.is_closed() {
             return Err(Builtin::Assertion.raise_bare());
         }
-        if let (Some(transport), Some(clients)) = (transport, self.clients.get()) {
-            return clients.method(names::add(), [transport]).map(drop);
+        let Some(transport) = transport else {
+            self.anonymous.set(self.anonymous.get() + 1);
+            return Ok(());
+        };
+        if self.clients.is_some() || !is_stream_transport(transport) {
+            return self.weak_set()?.method(names::add(), [transport]).map(drop);
         }
-        self.anonymous.set(self.anonymous.get() + 1);
+        let weak = transport.weak_reference()?;
+        self.forget_dead()?;
+        let before = self.known.borrow_mut().insert(transport.address(), weak);
+        drop(before);
+        Ok(())
+    }
+
+    /// Makes room in the table before it has to grow.
+    fn forget_dead(&self) -> PyRes<()> {
+        let is_full = {
+            let known = self.known.borrow();
+            known.len() == known.capacity()
+        };
+        if !is_full {
+            return Ok(());
+        }
+        let entries = self.known.borrow().clone();
+        for (address, weak) in entries {
+            if weak.referent()?.is_none() {
+                let dead = self.known.borrow_mut().remove(&address);
+                drop(dead);
+            }
+        }
         Ok(())
     }
 
     /// `_detach`.
     fn detach(&self, transport: Option<&Obj>) -> PyRes<()> {
-        match (transport, self.clients.get()) {
-            (Some(transport), Some(clients)) => {
+        if let Some(transport) = transport {
+            if let Some(clients) = self.clients.get() {
                 clients.method(names::discard(), [transport])?;
+            } else {
+                let weak = self.known.borrow_mut().remove(&transport.address());
+                drop(weak);
             }
-            _ if self.anonymous.get() > 0 => self.anonymous.set(self.anonymous.get() - 1),
-            _ => return Err(Builtin::Assertion.raise_bare()),
+        } else if self.anonymous.get() > 0 {
+            self.anonymous.set(self.anonymous.get() - 1);
+        } else {
+            return Err(Builtin::Assertion.raise_bare());
         }
         self.wake_up_if_over()
     }
 
     /// Ends the waits once it is closed and no transport is left.
     fn wake_up_if_over(&self) -> PyRes<()> {
-        if self.is_closed() && self.active_count()? == 0 {
+        if self.is_closed() && !self.is_active()? {
             return self.wake_up();
         }
         Ok(())
@@ -166,11 +275,9 @@ impl Server {
     /// Calls a method of each transport.
     fn each_client(&self, method: &str) -> PyRes<()> {
         let name = Obj::str(method)?;
-        if let Some(clients) = self.clients.get() {
-            // A list first: transports that close leave the set.
-            for transport in clients.items()? {
-                transport.method(&name, [])?;
-            }
+        // All of them first: transports that close leave.
+        for transport in self.transports()? {
+            transport.method(&name, [])?;
         }
         Ok(())
     }
@@ -467,7 +574,7 @@ fn initialize(this: &Ref<Server>, args: &Args<'_>) -> PyRes<()> {
     keep(&this.backlog, 4);
     keep(&this.ssl_handshake_timeout, 5);
     keep(&this.ssl_shutdown_timeout, 6);
-    this.clients.set(stdlib::weak_set()?.call([])?);
+    this.set_weak_set(None);
     this.waiters.set(Obj::list([])?);
     this.serving.set(false);
     this.serving_forever_fut.clear();
@@ -551,6 +658,10 @@ pub(super) fn init() -> PyRes<()> {
         )
         .getter("sockets", |this| this.transport_sockets())
         .getter("_active_count", |this| this.active_count())
+        .property("_clients", |this| this.weak_set(), |this, value| {
+            this.set_weak_set(value.filter(|value| !value.is_none()).cloned());
+            Ok(())
+        })
         .property("_serving", |this| Ok(this.serving.get()), |this, value| {
             this.serving.set(value.map_or(Ok(false), Obj::truth)?);
             Ok(())
@@ -558,7 +669,6 @@ pub(super) fn init() -> PyRes<()> {
     let native = slots! { builder;
         "_loop" loop_;
         "_sockets" sockets;
-        "_clients" clients;
         "_waiters" waiters;
         "_protocol_factory" protocol_factory;
         "_backlog" backlog;

@@ -292,7 +292,7 @@ impl Ref<SocketWait> {
     /// Takes the registration back, unless something else has taken its place.
     fn unregister(&self, loop_: &Ref<EventLoop>) -> PyRes<()> {
         if self.registered.replace(false) && !self.handle.is_cancelled() {
-            loop_.unwatch(self.fd, self.direction)?;
+            loop_.suspend_watch(self.fd, self.direction)?;
         }
         Ok(())
     }

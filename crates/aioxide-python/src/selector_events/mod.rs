@@ -8,7 +8,7 @@ mod transport;
 use crate::events::JobBody;
 use crate::ffi::{Obj, PyRes};
 
-pub(crate) use transport::{make_accepted_transport, make_socket_transport};
+pub(crate) use transport::{is_stream_transport, make_accepted_transport, make_socket_transport};
 
 /// The method of a transport that asyncio would have called for a job; `None` for jobs of others.
 pub(crate) fn ready_method(body: JobBody) -> Option<&'static Obj> {

@@ -296,6 +296,11 @@ pub(crate) fn make_accepted_transport(
     this.start(loop_, protocol, None)
 }
 
+/// Is it a transport of this file?
+pub(crate) fn is_stream_transport(object: &Obj) -> bool {
+    CLASS.cast(object).is_some()
+}
+
 impl Ref<StreamTransport> {
     /// The loop of a transport that is not over.
     fn current_loop(&self) -> PyRes<Ref<EventLoop>> {
