@@ -418,8 +418,8 @@ def main():
     sys.unraisablehook = lambda args: load.unraisable.append(f"{args.err_msg} {args.exc_value!r} {args.object!r}")
 
     with aio.Runner() as runner:
-        # A first part fills caches, free lists and the allocator's arenas. So does a first look: what it asks of abstract
-        # base classes stays in their caches, a weak reference for each of their subclasses.
+        # A first part fills caches, free lists and the allocator's arenas. So does a first look: what it asks of
+        # abstract base classes stays in their caches, a weak reference for each of their subclasses.
         runner.run(load.prepare())
         runner.run(load.run(max(20_000, options.tasks // 20)))
         measure(load)

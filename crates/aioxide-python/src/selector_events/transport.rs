@@ -1271,6 +1271,20 @@ fn send_encrypted(
     this.is_plain().then(|| this.write_with(len, fill))
 }
 
+/// Has TLS above a transport send what it has encrypted.
+pub(super) fn send_before_fork(transport: &Obj) -> PyRes<()> {
+    let protocol = CLASS
+        .cast(transport)
+        .and_then(|transport| transport.protocol.get());
+    match protocol
+        .as_ref()
+        .and_then(|above| SSLProtocol::class().cast(above))
+    {
+        Some(tls) => tls.send_before_fork(),
+        None => Ok(()),
+    }
+}
+
 /// Makes the class.
 pub(super) fn init() -> PyRes<()> {
     sslproto::set_send(send_encrypted);
