@@ -8,9 +8,10 @@ import os
 import signal
 import socket
 import threading
+import traceback
 
 import pytest
-from waiting import SUCCESS, in_child
+from waiting import SUCCESS, in_child, turns
 
 import aioxide
 
@@ -344,6 +345,38 @@ def test_child_forked_in_a_callback_goes_on_with_the_run(loop):
         loop.remove_reader(ours)
         ours.close()
         theirs.close()
+
+
+def test_child_forked_in_a_task_goes_on_with_the_run(loop):
+    """As a program does that becomes a daemon: after the next turn the loop is the child's, and it is running."""
+    readable, writable = os.pipe()
+    parent = os.getpid()
+
+    async def main():
+        pid = os.fork()
+        if pid:
+            os.close(writable)
+            with open(readable) as pipe:
+                told = pipe.read()
+            return told, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        signal.alarm(30)
+        await turns(1)
+        assert asyncio.get_running_loop() is loop
+        loop.add_signal_handler(signal.SIGUSR1, os.write, writable, b"signal ")
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.write(writable, (await everything()).encode())
+        return None
+
+    try:
+        told = loop.run_until_complete(main())
+        if os.getpid() != parent:
+            assert asyncio._get_running_loop() is None
+            os._exit(0)
+    finally:
+        if os.getpid() != parent:
+            traceback.print_exc()
+            os._exit(1)
+    assert told == ("signal done", 0)
 
 
 def test_child_without_descriptors_cannot_take_the_loop_over(loop):

@@ -876,6 +876,35 @@ def test_broken_pipe(loop, state):
     loop.run_until_complete(main())
 
 
+@pytest.mark.parametrize("way", ["at_once", "in_a_job"])
+def test_the_first_error_of_writing_is_told(loop, way):
+    """A socket tells of a reset once; who asks again is told of a broken pipe."""
+
+    async def main():
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            near = socket.create_connection(listener.getsockname())
+            far, _ = listener.accept()
+        _, protocol = await loop.connect_accepted_socket(lambda: Recorder(loop), near)
+        protocol.transport.pause_reading()
+        # Data that was not read makes the end a reset.
+        far.send(b"x")
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        far.close()
+        if way == "at_once":
+            return protocol
+        protocol.transport.write(b"x")
+        return protocol, await asyncio.wait_for(protocol.lost, PATIENCE)
+
+    if way == "at_once":
+        protocol = loop.run_until_complete(main())
+        protocol.transport.write(b"x")
+        error = loop.run_until_complete(asyncio.wait_for(protocol.lost, PATIENCE))
+    else:
+        protocol, error = loop.run_until_complete(main())
+    assert type(error) is ConnectionResetError
+    assert protocol.transport.get_extra_info("socket").fileno() == -1
+
+
 def test_streams_after_a_reset(loop, aio):
     """Reading, draining and closing all tell of it, and none of them hangs."""
 

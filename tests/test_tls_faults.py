@@ -25,6 +25,7 @@ from tls_talk import (
     against_hand,
     by_hand,
     connect,
+    connected,
     describe,
     needs_lasting_shutdown_timeout,
     run,
@@ -34,6 +35,9 @@ from tls_talk import (
 
 VERSIONS = pytest.mark.parametrize("version", [TLS_1_2, TLS_1_3], ids=["1.2", "1.3"])
 SIDES = pytest.mark.parametrize("side", ["client", "server"])
+
+MANY = 200
+"""Connections that one run of the loop makes in time, also on a busy machine."""
 
 SOON = 0.02
 """A time limit that a test waits for."""
@@ -268,10 +272,13 @@ def test_cut_handshake(loop, aio, side, version, step, reports):
     # The stdlib shows that the expectation is right, at some places.
     places = [*range(0, length, 41 if aio is asyncio else step), *range(length - margin, length + margin)]
 
-    async def main():
+    async def cut(places):
         return await gather([cut_handshake(loop, side, contexts, place) for place in places])
 
-    results = run(loop, main())
+    results = []
+    for start in range(0, len(places), MANY):
+        # The time limit is that of a part.
+        results += run(loop, cut(places[start : start + MANY]))
     ended = [("connection_made",), ("eof_received",), ("connection_lost", None)]
     for place, (cut, outcome) in zip(places, results, strict=True):
         if not cut or place > length - margin:
@@ -823,6 +830,43 @@ def test_cancelled_at_every_turn(loop, aio, scene, side, reports):
 
 
 # Nothing is left.
+
+
+@pytest.mark.slow
+def test_another_thread_asks_the_ssl_object(loop):
+    """All that is only asked of it, while data flows both ways."""
+    questions = [
+        "cipher",
+        "version",
+        "getpeercert",
+        "compression",
+        "selected_alpn_protocol",
+        "shared_ciphers",
+        "pending",
+    ]
+    over = threading.Event()
+    answers = []
+
+    def ask(ssl_object):
+        while not over.is_set() or not answers:
+            answers.append([getattr(ssl_object, question)() for question in questions])
+
+    async def main():
+        async with connected(loop) as (client, server):
+            thread = threading.Thread(target=ask, args=(client.transport.get_extra_info("ssl_object"),))
+            thread.start()
+            try:
+                for count in range(1, 100):
+                    for near, far in [(client, server), (server, client)]:
+                        near.transport.write(bytes(1000))
+                        await far.has(1000 * count)
+            finally:
+                over.set()
+                thread.join()
+
+    run(loop, main())
+    assert all(answer[:-1] == answers[0][:-1] for answer in answers)
+    assert answers[0][0] is not None
 
 
 def test_no_thread_and_no_descriptor(loop):

@@ -363,7 +363,14 @@ impl<J: Job> Scheduler<J> {
         self.drain_inbox();
         let mut jobs = Vec::from(self.ready.take());
         self.timers.borrow_mut().take_into(&mut jobs);
+        jobs.extend(self.unregister_all());
+        jobs
+    }
+
+    /// Unregisters all descriptors; gives their jobs.
+    pub fn unregister_all(&self) -> Vec<J> {
         let fds = self.selector.borrow().registered_fds();
+        let mut jobs = Vec::new();
         for fd in fds {
             jobs.extend(self.remove_reader(fd));
             jobs.extend(self.remove_writer(fd));

@@ -17,8 +17,8 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use aioxide_engine::{Job as EngineJob, Scheduler, TimerId};
 
 use crate::ffi::{
-    Args, Builtin, Class, ClassBuilder, Compare, Extends, GilSlot, Native, Obj, PyRes, Raised, Ref,
-    Slot, Visit, ident, in_context, os_error, task_state, while_handling, without_gil,
+    Args, Builtin, Class, ClassBuilder, Compare, Extends, GilCell, GilSlot, Native, Obj, PyRes,
+    Raised, Ref, Slot, Visit, ident, in_context, os_error, task_state, while_handling, without_gil,
 };
 use crate::{names, stdlib};
 
@@ -114,6 +114,8 @@ pub(crate) struct EventLoop {
     pub in_job: Cell<bool>,
     /// Was a job running when a fork began?
     pub forked_in_job: Cell<bool>,
+    /// Is this a forked child that left the run in which it was forked, by an exception?
+    pub left_to_parent: Cell<bool>,
     /// What transports receive into; taken out while it is in use.
     read_buffer: Cell<Vec<u8>>,
     /// Weak references to the transports of descriptors.
@@ -121,6 +123,20 @@ pub(crate) struct EventLoop {
     /// The inodes of the Unix sockets to be removed, by listening socket: a dict.
     pub unix_server_sockets: Slot,
 }
+
+/// How often Python forked on the way from the first process to this one.
+#[inline]
+pub(crate) fn forks() -> u32 {
+    FORKS.get()
+}
+
+/// Notes, in a forked child, that it is one.
+pub(crate) fn count_fork() {
+    FORKS.set(FORKS.get().wrapping_add(1));
+}
+
+/// How often Python forked on the way from the first process to this one.
+static FORKS: GilCell<u32> = GilCell::new(0);
 
 /// The size of a loop's read buffer, in bytes.
 ///
@@ -233,6 +249,7 @@ impl Native for EventLoop {
             has_deferred: Cell::new(false),
             in_job: Cell::new(false),
             forked_in_job: Cell::new(false),
+            left_to_parent: Cell::new(false),
             read_buffer: Cell::default(),
             transports: RefCell::default(),
             unix_server_sockets: Slot::empty(),
@@ -541,6 +558,16 @@ impl Ref<EventLoop> {
         self.in_job.get()
     }
 
+    /// Is this the copy of a loop in a forked child that does not go on with it?
+    pub(crate) fn is_parents(&self) -> bool {
+        self.left_to_parent.get()
+            || self
+                .scheduler
+                .borrow()
+                .as_ref()
+                .is_some_and(|scheduler| scheduler.is_forked())
+    }
+
     /// Has a job run right after the current one.
     #[inline]
     pub(crate) fn defer(&self, body: JobBody, object: Obj) {
@@ -592,6 +619,23 @@ impl Ref<EventLoop> {
             Some(weak) => weak.referent(),
             None => Ok(None),
         }
+    }
+
+    /// The transports of descriptors that are alive.
+    pub(crate) fn known_transports(&self) -> PyRes<Vec<(i32, Obj)>> {
+        let known: Vec<(i32, Obj)> = self
+            .transports
+            .borrow()
+            .iter()
+            .map(|(fd, weak)| (*fd, weak.clone()))
+            .collect();
+        let mut found = Vec::with_capacity(known.len());
+        for (fd, weak) in known {
+            if let Some(transport) = weak.referent()? {
+                found.push((fd, transport));
+            }
+        }
+        Ok(found)
     }
 
     /// Forgets the transport of a descriptor, unless there is another one by now.
@@ -726,6 +770,11 @@ impl LoopRef {
             Self::Native(native) if native.is_direct() => Some(native),
             _ => None,
         }
+    }
+
+    /// Is this a native loop's copy in a forked child that does not go on with it?
+    pub(crate) fn is_parents(&self) -> bool {
+        matches!(self, Self::Native(native) if native.is_parents())
     }
 
     /// `loop.get_debug()`.

@@ -101,17 +101,9 @@ fn descriptor(number: i64) -> PyRes<i32> {
 
 /// `_transports`: a dict of the transports that are alive, by descriptor.
 fn known_transports(this: &Ref<EventLoop>) -> PyRes {
-    let known: Vec<(i32, Obj)> = this
-        .transports
-        .borrow()
-        .iter()
-        .map(|(fd, weak)| (*fd, weak.clone()))
-        .collect();
     let found = Obj::dict()?;
-    for (fd, weak) in known {
-        if let Some(transport) = weak.referent()? {
-            found.set_item(&Obj::int(fd.into())?, &transport)?;
-        }
+    for (fd, transport) in this.known_transports()? {
+        found.set_item(&Obj::int(fd.into())?, &transport)?;
     }
     Ok(found)
 }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use crate::chaining::wrap_future;
 use crate::coroutines::{Coroutine, coroutine};
-use crate::events::EventLoop;
+use crate::events::{EventLoop, forks};
 use crate::ffi::{
     Args, Builtin, Class, ClassBuilder, Machine, Native, Obj, PyRes, Raised, Ref, Resume, Sent,
     Slot, Visit, Warning, preserving_exception, warn,
@@ -13,7 +13,6 @@ use crate::waiter::{Waiter, create_future, is_cancelled};
 use crate::{names, stdlib};
 
 use super::check_callback;
-use super::lifecycle::forks;
 
 /// Adds this file's methods.
 pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoop> {

@@ -5,11 +5,11 @@ use std::rc::Rc;
 use aioxide_engine::{Plan, Scheduler, monotonic_ns};
 
 use crate::clock::{nanoseconds, now};
-use crate::events::{EventLoop, Handle, Job, JobBody};
+use crate::events::{EventLoop, Handle, Job, JobBody, count_fork, forks};
 use crate::ffi::{
     Args, Builtin, ClassBuilder, GilCell, Kind, Native, Obj, PyRes, Raised, Ref, Slot,
     check_signals, copy_current_context, finally, function, ident, os_error, preserving_exception,
-    warn_resource, without_gil,
+    task_state, warn_resource, without_gil,
 };
 use crate::tasks::ensure_future;
 use crate::{base_subprocess, names, selector_events, stdlib, unix_events};
@@ -131,6 +131,22 @@ struct Setup {
 /// In a forked child, takes the parent's loop over: with a selector and a waker of its own.
 fn adopt(this: &Ref<EventLoop>) -> PyRes<()> {
     this.scheduler()?.adopt().map_err(|error| os_error(&error))
+}
+
+/// In a child that was forked by a callback of this run, goes on with the run: the loop is the child's own from now on.
+fn go_on_in_child(this: &Ref<EventLoop>) -> PyRes<()> {
+    adopt(this)?;
+    stdlib::set_running_loop()?.call([this.obj()])?;
+    wake_on_signals(this).map(drop)
+}
+
+/// The same if it leaves the run by an exception, often to end: what the loop does from now on, as the runner has it tidy
+/// up, takes nothing from the parent's descriptors, and its tasks are not this process's to cancel.
+fn leave_to_parent(this: &Ref<EventLoop>) -> PyRes<()> {
+    this.left_to_parent.set(true);
+    task_state::forget_registered();
+    drop(this.scheduler()?.unregister_all());
+    Ok(())
 }
 
 /// Prepares the thread for the loop.
@@ -261,14 +277,19 @@ fn run_forever(this: &Ref<EventLoop>) -> PyRes<()> {
 /// Turns until the loop is stopped or an exception leaves it.
 fn run_turns(this: &Ref<EventLoop>) -> PyRes<()> {
     this.scheduler()?.begin_run();
-    let mut forks = FORKS.get();
+    let mut known = forks();
     loop {
-        if FORKS.get() != forks {
+        if forks() != known {
             // A callback forked, and this is the child, which goes on. Often it does not.
-            forks = FORKS.get();
-            adopt(this)?;
+            known = forks();
+            go_on_in_child(this)?;
         }
-        turn(this)?;
+        if let Err(raised) = turn(this) {
+            if forks() != known {
+                leave_to_parent(this)?;
+            }
+            return Err(raised);
+        }
         if this.stopping.get() {
             return Ok(());
         }
@@ -553,17 +574,16 @@ fn running_here() -> PyRes<Option<Ref<EventLoop>>> {
     Ok(running.and_then(|running| EventLoop::class().cast(&running).cloned()))
 }
 
-/// Does now what the current job has left for its end, since both processes would do it. In the child nothing is left for
+/// Does now what the current job has left for its end, and what TLS has made and not sent, since both processes would do
+/// it. In the child nothing is left for
 /// the end any more: it may never come.
 fn before_fork() -> PyRes<()> {
     let Some(loop_) = running_here()? else {
         return Ok(());
     };
     loop_.forked_in_job.set(loop_.in_job.replace(false));
-    if loop_.has_deferred.get() {
-        return loop_.run_deferred();
-    }
-    Ok(())
+    let sent = loop_.run_deferred();
+    finally(sent, || selector_events::send_before_fork(&loop_))
 }
 
 /// In the parent the job goes on.
@@ -576,21 +596,13 @@ fn after_fork_in_parent() -> PyRes<()> {
 
 /// In the child: no loop is running, and signals must not be written to the parent's socket.
 fn after_fork_in_child() -> PyRes<()> {
-    FORKS.set(FORKS.get().wrapping_add(1));
+    count_fork();
     if SIGNALS_ARE_OURS.get() {
         SIGNALS_ARE_OURS.set(false);
         stdlib::set_wakeup_fd()?.call([&Obj::int(-1)?])?;
     }
     stdlib::set_running_loop()?.call([&Obj::none()]).map(drop)
 }
-
-/// How often Python forked on the way from the first process to this one.
-pub(super) fn forks() -> u32 {
-    FORKS.get()
-}
-
-/// How often Python forked on the way from the first process to this one.
-static FORKS: GilCell<u32> = GilCell::new(0);
 
 /// Are signals written to the socket of this loop, as long as it runs?
 pub(super) fn hears_signals(this: &Ref<EventLoop>) -> bool {

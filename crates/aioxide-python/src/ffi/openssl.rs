@@ -11,7 +11,10 @@
 //!
 //! A pointer is used only while the object that owns it is held. An `SSL` holds its `BIO`s, too. Calls keep the GIL:
 //! what they do is a matter of microseconds, and callbacks of `_ssl` (SNI while renegotiating) take it again as its
-//! holder. An `SSLObject` that another thread drives at the same time is no use of asyncio's.
+//! holder. So whatever another thread asks of the `SSLObject` (`cipher`, `getpeercert`, …) comes before or after a call.
+//! To *drive* it there (`read`, `write`, `do_handshake`, `unwrap`: `_ssl` calls OpenSSL without the GIL, from 3.13 on
+//! under a lock that only it can take) while the loop does so, is as little allowed as in asyncio, where it ends the
+//! process as well: the lock is the `SSL`'s, but the `BIO`s that asyncio fills and empties at the same time have none.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_ulong, c_void};
 use std::io::Read;

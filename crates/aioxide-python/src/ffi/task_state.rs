@@ -20,8 +20,8 @@ mod fields;
 mod imp;
 
 pub(crate) use imp::{
-    Registration, add_awaited_by, awaited_by, discard_awaited_by, init, publish_name, publish_task,
-    register, registered, retract_task, running_loop, unregister,
+    Registration, add_awaited_by, awaited_by, discard_awaited_by, forget_registered, init,
+    publish_name, publish_task, register, registered, retract_task, running_loop, unregister,
 };
 #[cfg(Py_3_14)]
 pub(crate) use imp::{current_task, is_running_loop, swap_current_task};

@@ -931,28 +931,48 @@ impl Ref<StreamTransport> {
         Ok(())
     }
 
-    /// Sends everything, if that can be done without telling anybody. Is all done?
+    /// Sends everything, if that can be done without telling anybody. Is all done? An error is still to be told: the
+    /// socket says it once.
     #[inline]
-    fn flush_quietly(&self) -> bool {
+    fn flush_quietly(&self) -> std::io::Result<bool> {
         if self.conn_lost.get() != 0
             || self.watched.get()
             || self.closing.get()
             || self.eof.get()
             || self.empty_waiter.is_some()
         {
-            return false;
+            return Ok(false);
         }
         let mut buffer = self.buffer.borrow_mut();
-        // An error comes again when it is sent again, to be reported then.
-        let Ok(sent) = buffer.peek(|pieces| pieces.send(self.descriptor())) else {
-            return false;
+        let sent = match buffer.peek(|pieces| pieces.send(self.descriptor())) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(false),
+            sent => sent?,
         };
         buffer.advance(sent);
         let done = buffer.is_empty();
         if done {
             self.deferred.set(false);
         }
-        done
+        Ok(done)
+    }
+
+    /// Does what is left after `flush_quietly`.
+    fn flush_the_rest(&self, outcome: std::io::Result<bool>) -> PyRes<()> {
+        match outcome {
+            Ok(_) => self.flush_now(),
+            Err(error) => {
+                self.deferred.set(false);
+                self.flush_failed(&error)
+            }
+        }
+    }
+
+    /// Sending has failed.
+    fn flush_failed(&self, error: &std::io::Error) -> PyRes<()> {
+        self.forget_buffer()?;
+        let message = "Fatal write error on socket transport";
+        let outcome = self.failed(os_error(error), message);
+        finally(outcome, || self.fail_empty_waiter(error))
     }
 
     /// Sends what the socket takes; the rest waits for room.
@@ -962,10 +982,7 @@ impl Ref<StreamTransport> {
             return Ok(());
         }
         if let Err(error) = self.send() {
-            self.forget_buffer()?;
-            let message = "Fatal write error on socket transport";
-            let outcome = self.failed(os_error(&error), message);
-            return finally(outcome, || self.fail_empty_waiter(&error));
+            return self.flush_failed(&error);
         }
         if self.buffer.borrow().is_empty() {
             return self.drained();
@@ -1001,10 +1018,7 @@ impl Ref<StreamTransport> {
         }
         if let Err(error) = self.send() {
             self.unwatch_writing()?;
-            self.forget_buffer()?;
-            let message = "Fatal write error on socket transport";
-            let outcome = self.failed(os_error(&error), message);
-            return finally(outcome, || self.fail_empty_waiter(&error));
+            return self.flush_failed(&error);
         }
         if self.buffer.borrow().is_empty() {
             self.unwatch_writing()?;
@@ -1240,12 +1254,17 @@ pub(super) fn ready_method(body: JobBody) -> Option<&'static Obj> {
 fn flush_job(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
     match CLASS.cast(&object) {
         // A close, an abort or a look at the buffer may have been first.
-        Some(this) if this.deferred.get() && !this.flush_quietly() => {
+        Some(this) if this.deferred.get() => {
+            let outcome = this.flush_quietly();
+            if matches!(outcome, Ok(true)) {
+                return Ok(());
+            }
             if loop_.is_running_job() {
-                this.run_ready(loop_, names::write_ready(), || this.flush_now())
+                let rest = || this.flush_the_rest(outcome);
+                this.run_ready(loop_, names::write_ready(), rest)
             } else {
                 // In the midst of a job, which may have entered the context.
-                this.flush_now()
+                this.flush_the_rest(outcome)
             }
         }
         _ => Ok(()),
@@ -1274,6 +1293,20 @@ fn send_encrypted(
 ) -> Option<PyRes<()>> {
     let this = CLASS.exact(transport)?;
     this.is_plain().then(|| this.write_with(len, fill))
+}
+
+/// Has TLS above a transport send what it has encrypted.
+pub(super) fn send_before_fork(transport: &Obj) -> PyRes<()> {
+    let protocol = CLASS
+        .cast(transport)
+        .and_then(|transport| transport.protocol.get());
+    match protocol
+        .as_ref()
+        .and_then(|above| SSLProtocol::class().cast(above))
+    {
+        Some(tls) => tls.send_before_fork(),
+        None => Ok(()),
+    }
 }
 
 /// Makes the class.

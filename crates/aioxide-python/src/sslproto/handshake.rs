@@ -45,7 +45,7 @@ impl Ref<SSLProtocol> {
 
     /// `_do_handshake`.
     pub(super) fn do_handshake(&self) -> PyRes<()> {
-        match self.current_sslobj().method(names::do_handshake(), []) {
+        match self.ask_ssl(names::do_handshake(), []) {
             Ok(_) => self.on_handshake_complete(None),
             Err(raised) if is_again(&raised)? => {
                 raised.discard();

@@ -177,7 +177,7 @@ impl Ref<SSLProtocol> {
     /// Asks the `SSLObject` itself. Is there more?
     fn ask(&self, batch: &mut Batch) -> PyRes<bool> {
         let size = Obj::int(i64::try_from(MAX_SIZE).unwrap_or(i64::MAX))?;
-        match self.current_sslobj().method(names::read(), [&size]) {
+        match self.ask_ssl(names::read(), [&size]) {
             Ok(data) => {
                 let view = Buffer::readable(&data)?;
                 batch.closed = view.as_slice().is_empty();
@@ -217,7 +217,7 @@ impl Ref<SSLProtocol> {
         let size = Obj::int(i64::try_from(MAX_SIZE).unwrap_or(i64::MAX))?;
         let mut chunks = Vec::new();
         let closed = loop {
-            match self.current_sslobj().method(names::read(), [&size]) {
+            match self.ask_ssl(names::read(), [&size]) {
                 Ok(chunk) if chunk.truth()? => chunks.push(chunk),
                 Ok(_) => break true,
                 Err(raised) if is_again(&raised)? => {
@@ -307,9 +307,7 @@ impl Ref<SSLProtocol> {
             let start = Obj::int(i64::try_from(offset).unwrap_or(i64::MAX))?;
             view.item(&stdlib::slice()?.call([&start, &Obj::none()])?)?
         };
-        let count = self
-            .current_sslobj()
-            .method(names::read(), [&left, &part])?;
+        let count = self.ask_ssl(names::read(), [&left, &part])?;
         Ok(usize::try_from(count.as_i64()?).unwrap_or(0))
     }
 

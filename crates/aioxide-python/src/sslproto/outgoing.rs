@@ -1,7 +1,7 @@
 //! From the protocol above to the transport below.
 
 use crate::events::leaves_the_loop;
-use crate::ffi::{Buffer, Obj, Progress, PyRes, Ref, Session, while_handling};
+use crate::ffi::{Buffer, Native, Obj, Progress, PyRes, Ref, Session, while_handling};
 use crate::{names, stdlib};
 
 use super::handshake::is_again;
@@ -110,7 +110,7 @@ impl Ref<SSLProtocol> {
     #[cold]
     fn ask_to_write(&self, data: &Obj) -> PyRes<()> {
         self.push_backlog(data.clone());
-        match self.current_sslobj().method(names::write(), [data]) {
+        match self.ask_ssl(names::write(), [data]) {
             Ok(count) => {
                 self.take_from_backlog(data, usize::try_from(count.as_i64()?).unwrap_or(0))?;
                 self.do_write()
@@ -206,7 +206,7 @@ impl Ref<SSLProtocol> {
             }
             return Ok(count);
         }
-        let count = self.current_sslobj().method(names::write(), [data])?;
+        let count = self.ask_ssl(names::write(), [data])?;
         Ok(usize::try_from(count.as_i64()?).unwrap_or(0))
     }
 
@@ -240,6 +240,13 @@ impl Ref<SSLProtocol> {
     /// `_process_outgoing`: gives the transport below what is encrypted.
     #[inline]
     pub(super) fn process_outgoing(&self) -> PyRes<()> {
+        self.send_outgoing()?;
+        self.control_app_writing()
+    }
+
+    /// The same, of which the protocol above is not told.
+    #[inline]
+    fn send_outgoing(&self) -> PyRes<()> {
         if !self.ssl_writing_paused.get() && !self.send_directly()? {
             let data = self.outgoing.get_or_none().method(names::read(), [])?;
             if data.len()? > 0
@@ -248,7 +255,20 @@ impl Ref<SSLProtocol> {
                 transport.method(names::write(), [&data])?;
             }
         }
-        self.control_app_writing()
+        Ok(())
+    }
+
+    /// Gives the transport below what is encrypted, also by a protocol of TLS above this one: there will be a fork, after
+    /// which two processes would do so.
+    pub(crate) fn send_before_fork(&self) -> PyRes<()> {
+        let above = self.app_protocol.get();
+        if let Some(inner) = above
+            .as_ref()
+            .and_then(|above| SSLProtocol::class().cast(above))
+        {
+            inner.send_before_fork()?;
+        }
+        self.send_outgoing()
     }
 
     /// Moves what is encrypted into the buffer of a native transport, if there is one below.

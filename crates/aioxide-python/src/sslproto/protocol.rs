@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
-use crate::events::LoopRef;
+use crate::events::{LoopRef, forks, leaves_the_loop};
 use crate::ffi::{
     Builtin, Class, ClassBuilder, MemoryBio, Native, Obj, PyRes, Raised, Ref, Session, Slot, Visit,
     while_handling,
@@ -447,6 +447,36 @@ impl Ref<SSLProtocol> {
     /// The `SSLObject`.
     pub(super) fn current_sslobj(&self) -> Obj {
         self.sslobj.get_or_none()
+    }
+
+    /// Calls a method of the `SSLObject`.
+    ///
+    /// Differs: a child that was forked in the middle of it, as by a callback for the server's name, leaves the connection
+    /// to its parent. Both hold the same half of a message, and only one may send it.
+    pub(super) fn ask_ssl<const N: usize>(&self, method: &Obj, args: [&Obj; N]) -> PyRes {
+        let known = forks();
+        let outcome = self.current_sslobj().method(method, args);
+        if forks() == known {
+            return outcome;
+        }
+        let leaving = match outcome {
+            Err(raised) if leaves_the_loop(&raised) => Some(raised.take()),
+            Err(raised) => {
+                raised.discard();
+                None
+            }
+            Ok(_) => None,
+        };
+        let text = "forked while TLS was at work: the connection is the parent's";
+        let error = Builtin::ConnectionAborted.instance(text)?;
+        self.set_state(State::Unwrapped)?;
+        self.fatal_error(&error, text)?;
+        self.wakeup_waiter(Some(&error))?;
+        if let Some(leaving) = leaving {
+            return Err(Raised::restore(leaving));
+        }
+        // What the caller does about it is nothing.
+        Err(Raised::bare(stdlib::ssl_want_read_error()?))
     }
 
     /// `_set_app_protocol`.

@@ -23,7 +23,8 @@ impl Ref<SSLProtocol> {
         if let Some(transport) = self.app_transport.get() {
             transport::mark_closed(&transport)?;
         }
-        if state == State::DoHandshake {
+        if state == State::DoHandshake || self.loop_ref().is_parents() {
+            // Differs: a forked child that does not go on with the loop does not end TLS for its parent.
             return self.abort(&Obj::none());
         }
         self.set_state(State::Flushing)?;
@@ -77,7 +78,7 @@ impl Ref<SSLProtocol> {
         let unwrapped = if self.eof_received.get() {
             Ok(())
         } else {
-            self.current_sslobj().method(names::unwrap(), []).map(drop)
+            self.ask_ssl(names::unwrap(), []).map(drop)
         };
         match unwrapped {
             Ok(()) => {

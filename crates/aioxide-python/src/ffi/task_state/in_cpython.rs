@@ -165,6 +165,9 @@ pub(crate) fn unregister<T: Native>(task: &Ref<T>, at: &Registration) {
     unsafe { Node::unlink(field(task.obj(), fields().node)) };
 }
 
+/// The tasks of another process: CPython itself has forgotten them in a forked child.
+pub(crate) fn forget_registered() {}
+
 /// The tasks that only we know of: none, `asyncio.all_tasks()` sees them all.
 pub(crate) fn registered() -> Vec<Obj> {
     Vec::new()

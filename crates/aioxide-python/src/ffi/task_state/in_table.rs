@@ -19,6 +19,8 @@ static GET_RUNNING_LOOP: Imported = Imported::new("_asyncio", "_get_running_loop
 enum Entry {
     /// A registered task, not counted.
     Task(NonNull<ffi::PyObject>),
+    /// A task that is not shown any more.
+    Hidden,
     /// A free entry and the next one, counted from 1; 0 ends the list.
     Free(u32),
 }
@@ -146,10 +148,21 @@ pub(crate) fn registered() -> Vec<Obj> {
                 Entry::Task(task) => unsafe {
                     (ffi::Py_REFCNT(task.as_ptr()) > 0).then(|| Obj::borrowed(task.as_ptr()))
                 },
-                Entry::Free(_) => None,
+                Entry::Hidden | Entry::Free(_) => None,
             })
             .collect()
     })
+}
+
+/// Shows the tasks of now no more: they are those of another process.
+pub(crate) fn forget_registered() {
+    REGISTRY.with(|table| {
+        for entry in &mut table.entries {
+            if matches!(entry, Entry::Task(_)) {
+                *entry = Entry::Hidden;
+            }
+        }
+    });
 }
 
 /// The loop that runs in this thread.
