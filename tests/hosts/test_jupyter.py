@@ -13,12 +13,28 @@ def test_ipython(run, mode):
     assert "done [1]" in run(mode, "-m", "IPython", "--colors=nocolor", "-c", code, IPYTHONDIR=".")
 
 
+#: What starts children: the shell's own way, a magic that has asyncio's child on a loop of its own, asyncio itself.
+CHILDREN = """
+lines = !echo shell
+get_ipython().run_cell_magic("script", "--out script cat", "magic")
+import asyncio
+child = await asyncio.create_subprocess_exec("cat", stdin=-1, stdout=-1)
+print(lines, script, await child.communicate(b"asyncio"))
+"""
+CHILDREN_SAY = "['shell'] magic (b'asyncio', None)"
+
+
+def test_ipython_children(run, mode):
+    assert CHILDREN_SAY in run(mode, "-m", "IPython", "--colors=nocolor", "-c", CHILDREN, IPYTHONDIR=".")
+
+
 EXTENSION = f"""
 import asyncio, aioxide
 await asyncio.sleep(0)
 {CHECK}
-asyncio.get_running_loop().call_later(0.001, print, "later")
-await asyncio.sleep(0.01)
+called = asyncio.Event()
+asyncio.get_running_loop().call_later(0.001, lambda: called.set() or print("later"))
+await called.wait()
 assert aioxide.status().level == "loop"
 %unload_ext aioxide.contrib.ipython
 assert aioxide.status().level == "none"
@@ -96,6 +112,7 @@ def test_kernel(mode, tmp_path):
         assert execute(client, code) == ""
         assert execute(client, "print(await task)") == "background\n"
         assert execute(client, "1 / 0") == "ZeroDivisionError"
+        assert CHILDREN_SAY in execute(client, CHILDREN)
         if mode != "stdlib":
             # Cancelled in a handler that ipykernel has set by `signal.signal`: asyncio's loop sleeps on.
             code = "print('waiting')\nawait asyncio.sleep(600)"

@@ -14,6 +14,14 @@ use crate::ffi::{
 use crate::tasks::ensure_future;
 use crate::{base_subprocess, names, selector_events, stdlib, unix_events};
 
+/// Has this interpreter ever made a loop? The command line tells a program that has not run on one.
+static HAS_MADE_LOOPS: GilCell<bool> = GilCell::new(false);
+
+/// Whether any loop was ever made.
+pub(super) fn has_made_loops() -> bool {
+    HAS_MADE_LOOPS.get()
+}
+
 /// `__init__`.
 pub(super) fn init_loop(this: &Ref<EventLoop>) -> PyRes<()> {
     if this.initialized.get() {
@@ -24,6 +32,7 @@ pub(super) fn init_loop(this: &Ref<EventLoop>) -> PyRes<()> {
     let scheduler = Scheduler::new().map_err(|error| os_error(&error))?;
     *this.scheduler.borrow_mut() = Some(Rc::new(scheduler));
     this.initialized.set(true);
+    HAS_MADE_LOOPS.set(true);
     this.debug.set(stdlib::is_debug_mode()?.call([])?.truth()?);
     this.asyncgens.set(stdlib::weak_set()?.call([])?);
     this.slow_callback_duration.set(Obj::float(0.1)?);
