@@ -98,7 +98,7 @@ def _report() -> None:
         names = " and ".join(others)
         sys.stderr.write(
             f"aioxide: nothing ran on a native event loop here: the program has imported {names}, and made no loop of "
-            "aioxide's. docs/hosts.md has the switches of servers.\n"
+            "aioxide's\n"
         )
 
 

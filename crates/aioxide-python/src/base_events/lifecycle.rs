@@ -194,6 +194,8 @@ fn wake_on_signals(this: &Ref<EventLoop>) -> PyRes<Option<Obj>> {
         Ok(previous) => {
             SIGNALS_ARE_OURS.set(true);
             *this.signal_balance.borrow_mut() = [0; 65];
+            this.wakeup_fd_before
+                .set(i32::try_from(previous.as_i64()?).unwrap_or(-1));
             Ok(Some(previous))
         }
         // Not the main interpreter: no signals arrive here.
@@ -241,13 +243,15 @@ fn restore_wakeup_fd(this: &Ref<EventLoop>, previous: &Obj) -> PyRes<()> {
     }
     SIGNALS_ARE_OURS.set(false);
     let found = stdlib::set_wakeup_fd()?.call([previous])?;
+    let heard = super::signals::hear_the_last(this);
+    this.wakeup_fd_before.set(-1);
     let ours = this
         .scheduler()
         .map_or(-1, |scheduler| i64::from(scheduler.wakeup_fd()));
     if found.as_i64()? != ours && found.as_i64()? != -1 {
         stdlib::set_wakeup_fd()?.call([&found])?;
     }
-    Ok(())
+    heard
 }
 
 /// `run_forever`.
