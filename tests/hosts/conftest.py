@@ -21,7 +21,7 @@ import pytest
 PROGRAMS = pathlib.Path(__file__).parent / "programs"
 
 #: Long enough for a machine under load; nothing waits for it but what has failed.
-PATIENCE = 90
+PATIENCE = 180
 
 #: How to start Python in each mode.
 PYTHON = {

@@ -3,7 +3,7 @@
 import queue
 
 import pytest
-from conftest import PYTHON, environment
+from conftest import PATIENCE, PYTHON, environment
 
 CHECK = "from running_on import check; check()"
 
@@ -19,7 +19,7 @@ lines = !echo shell
 get_ipython().run_cell_magic("script", "--out script cat", "magic")
 import asyncio
 child = await asyncio.create_subprocess_exec("cat", stdin=-1, stdout=-1)
-print(lines, script, await child.communicate(b"asyncio"))
+print(lines, script.strip(), await child.communicate(b"asyncio"))
 """
 CHILDREN_SAY = "['shell'] magic (b'asyncio', None)"
 
@@ -54,7 +54,7 @@ def test_ipython_prompt(mode, tmp_path):
     pexpect = pytest.importorskip("pexpect")
     command = [*PYTHON[mode], "-m", "IPython", "--no-banner", "--colors=nocolor", "--no-confirm-exit"]
     variables = environment(mode) | {"IPYTHONDIR": str(tmp_path), "TERM": "dumb", "PROMPT_TOOLKIT_NO_CPR": "1"}
-    child = pexpect.spawn(command[0], command[1:], env=variables, cwd=tmp_path, encoding="utf-8", timeout=30)
+    child = pexpect.spawn(command[0], command[1:], env=variables, cwd=tmp_path, encoding="utf-8", timeout=PATIENCE)
     try:
         child.expect(r"In .*1.*\]")
         child.sendline("import asyncio; from running_on import facts")
@@ -85,7 +85,7 @@ def execute(client, code, stop=None):
     printed = []
     request = client.execute(code)
     while True:
-        message = client.get_iopub_msg(timeout=30)
+        message = client.get_iopub_msg(timeout=PATIENCE)
         if message["parent_header"].get("msg_id") != request:
             continue
         content = message["content"]
@@ -106,7 +106,7 @@ def test_kernel(mode, tmp_path):
     client = manager.blocking_client()
     client.start_channels()
     try:
-        client.wait_for_ready(timeout=30)
+        client.wait_for_ready(timeout=PATIENCE)
         assert execute(client, f"import asyncio\n{CHECK}\nprint(await asyncio.sleep(0.01, 'ab'))") == "ab\n"
         code = "task = asyncio.create_task(asyncio.sleep(0.01, 'background'))"
         assert execute(client, code) == ""
