@@ -4,7 +4,19 @@ import asyncio
 import socket
 
 from running_on import check
-from tornado import gen, httpclient, httpserver, ioloop, iostream, netutil, process, tcpclient, tcpserver, web, websocket
+from tornado import (
+    gen,
+    httpclient,
+    httpserver,
+    ioloop,
+    iostream,
+    netutil,
+    process,
+    tcpclient,
+    tcpserver,
+    web,
+    websocket,
+)
 
 
 class Echo(web.RequestHandler):
