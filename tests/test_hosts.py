@@ -14,7 +14,7 @@ STAND_INS = {
     "uvicorn/__init__.py": "",
     "uvicorn/loops/__init__.py": "",
     "uvicorn/loops/asyncio.py": "def asyncio_loop_factory(use_subprocess=False):\n    return 'asyncio', use_subprocess",
-    "uvicorn/loops/auto.py": "import asyncio\ndef auto_loop_factory(use_subprocess=False):\n    return 'other', use_subprocess",
+    "uvicorn/loops/auto.py": "import asyncio\ndef auto_loop_factory(use_subprocess=False):\n    return 'other', 0",
     "uvicorn/_subprocess.py": "def get_subprocess(*arguments):\n    return arguments",
     "gunicorn/__init__.py": "",
     "gunicorn/workers/__init__.py": "",

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 # The folder is no package: this is the module that children run, under a name that does nothing.
-from aioxide._bootstrap.sitecustomize import Loader  # type: ignore[import-untyped]
+from aioxide._bootstrap.sitecustomize import Loader
 
 
 class _Hosts:
@@ -35,7 +35,7 @@ class _Hosts:
     def install(self) -> None:
         self.installed = True
         if self not in sys.meta_path:
-            sys.meta_path.insert(0, self)  # type: ignore[arg-type]
+            sys.meta_path.insert(0, self)
         for name in _PLACES:
             module = sys.modules.get(name)
             # A module that is being imported right now has been found already.
@@ -45,7 +45,7 @@ class _Hosts:
     def uninstall(self) -> None:
         self.installed = False
         if self in sys.meta_path:
-            sys.meta_path.remove(self)  # type: ignore[arg-type]
+            sys.meta_path.remove(self)
 
     def names(self) -> tuple[str, ...]:
         """Name the hosts that decide for asyncio's loop now, as far as they are imported."""
@@ -61,7 +61,7 @@ class _Hosts:
             find = getattr(finder, "find_spec", None)
             if finder is not self and find is not None and (spec := find(name, path, target)) is not None:
                 if hasattr(spec.loader, "exec_module"):
-                    spec.loader = Loader(spec.loader, self._change)
+                    spec.loader = Loader(spec.loader, self._change)  # type: ignore[no-untyped-call]
                 found: ModuleSpec = spec
                 return found
         return None

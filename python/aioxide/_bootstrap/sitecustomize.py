@@ -1,7 +1,8 @@
 """Runs when a Python starts with this folder on its ``PYTHONPATH``; see `aioxide._children`.
 
 It lets the first import of asyncio (or of aioxide) be followed by `aioxide.install()`, so that a
-program without asyncio pays nothing; what `install()` changes in servers asks for it before they are imported. Then it makes way for the `sitecustomize` that this one hides.
+program without asyncio pays nothing; servers that `install()` changes are imported after it. Then it
+makes way for the `sitecustomize` that this one hides.
 
 Any Python may find itself here, also one that has no aioxide, or that is too old for it: then
 nothing happens. So the code has to be understood by all of them.
@@ -10,9 +11,11 @@ nothing happens. So the code has to be understood by all of them.
 import os
 import sys
 
-
 #: Before they are imported `aioxide.install()` has to be there: they import asyncio in the midst of their own.
 _HOSTS = ("granian", "gunicorn", "uvicorn")
+
+#: After one of these is imported, `aioxide.install()` is called.
+_FIRST = ("asyncio", "aioxide")
 
 
 class _Finder(object):  # noqa: UP004
@@ -22,7 +25,7 @@ class _Finder(object):  # noqa: UP004
         self.level = level
 
     def find_spec(self, name, path=None, target=None):
-        if name not in ("asyncio", "aioxide") + _HOSTS:
+        if name not in _FIRST and name not in _HOSTS:
             return None
         try:
             sys.meta_path.remove(self)
