@@ -19,7 +19,8 @@ usage: python -m aioxide [run] [--loop-only] [--children] [file | -m mod | -c cm
 _HELP = f"""\
 {_USAGE}
 Run a Python program with asyncio in Rust. The program needs no change; all else is as if python
-itself had run it. Or: import modules, and tell what in them would not be native, and why.
+itself had run it, but for servers that take uvloop while they are told no loop: they take asyncio's.
+Or: import modules, and tell what in them would not be native, and why.
 
   run          does nothing, but what follows it is no command (a script of the name "doctor", say)
   doctor       tell what is native and what is not; the exit status is 1 if there is a problem
