@@ -141,7 +141,7 @@ def test_uvicorn_on_a_unix_socket(serve, mode, tmp_path):
     with connect_unix(tmp_path / "socket") as websocket:
         websocket.send("x")
         assert websocket.recv(timeout=60) == "X"
-    assert server.stop() in (0, -15)
+    assert server.stop() in (0, -15), server.output
     server.assert_quiet()
 
 
