@@ -14,6 +14,7 @@ import threading
 import weakref
 
 import pytest
+from waiting import until
 
 import aioxide
 
@@ -1382,6 +1383,59 @@ def test_signal_handler_is_called_once_for_each_signal(loop):
         loop.run_until_complete(asyncio.wait_for(main(), 20))
     finally:
         loop.remove_signal_handler(signal.SIGUSR1)
+
+
+def test_signal_of_the_last_turn_is_handled_once(loop):
+    """Also when the loop runs again, and finds the number in its socket."""
+    seen = []
+    loop.add_signal_handler(signal.SIGUSR1, seen.append, 1)
+    try:
+        for number in range(1, 4):
+            loop.call_soon(signal.raise_signal, signal.SIGUSR1)
+            turn(loop)
+            loop.run_until_complete(until(lambda number=number: len(seen) == number))
+            # Another thread ends this wait by the same socket.
+            loop.run_until_complete(loop.run_in_executor(None, int))
+            turn(loop)
+        assert seen == [1, 1, 1]
+    finally:
+        loop.remove_signal_handler(signal.SIGUSR1)
+
+
+@pytest.mark.parametrize("handled", [False, True], ids=["foreign-handler", "own-handler"])
+def test_descriptor_that_somebody_has_signals_written_to(request, aio, loop, handled):
+    """Twisted names one before it runs the loop, and hears of its children by it."""
+    if handled and aio is asyncio:
+        request.applymarker(pytest.mark.xfail(strict=True, reason="asyncio takes the place of the descriptor"))
+    readable, writable = os.pipe()
+    os.set_blocking(readable, False)
+    os.set_blocking(writable, False)
+    numbers, seen = [], []
+    before = signal.signal(signal.SIGUSR1, lambda *args: None)
+    assert signal.set_wakeup_fd(writable) == -1
+    try:
+        if handled:
+            loop.add_signal_handler(signal.SIGUSR1, seen.append, 1)
+        loop.add_reader(readable, lambda: numbers.append(os.read(readable, 100)))
+        for _ in range(3):
+            loop.call_soon(signal.raise_signal, signal.SIGUSR1)
+            loop.run_until_complete(until(lambda: numbers))
+            assert numbers.pop() == bytes([signal.SIGUSR1])
+        loop.remove_reader(readable)
+        # What comes in the last turn is there when the loop has stopped.
+        loop.call_soon(signal.raise_signal, signal.SIGUSR1)
+        turn(loop)
+        assert os.read(readable, 100) == bytes([signal.SIGUSR1])
+        if handled:
+            loop.run_until_complete(until(lambda: len(seen) == 4))
+            loop.remove_signal_handler(signal.SIGUSR1)
+        assert signal.set_wakeup_fd(-1) == writable
+    finally:
+        signal.set_wakeup_fd(-1)
+        loop.remove_signal_handler(signal.SIGUSR1)
+        signal.signal(signal.SIGUSR1, before)
+        os.close(readable)
+        os.close(writable)
 
 
 def test_files_of_servers_are_looked_after_under_frames_of_asyncio(aio, loop, monkeypatch, tmp_path):

@@ -13,8 +13,8 @@ from aioxide._status import Level, Status
 
 #: What chooses its loop itself, whatever asyncio offers, and how to make it choose aioxide's.
 _SWITCHES = {
-    "uvicorn": "start it with --loop aioxide:new_event_loop (its own default names a loop class itself)",
-    "uvloop": "some servers prefer it to anything else when it is there: see that they do not",
+    "uvicorn": "python -m aioxide --children or --loop aioxide:new_event_loop reaches its workers, new Pythons",
+    "uvloop": "uvicorn, gunicorn and granian do not prefer it while aioxide is installed; other servers may",
     "nest_asyncio": "it and aioxide exclude each other: see that nothing calls nest_asyncio.apply()",
     "nest_asyncio2": "it and aioxide exclude each other: see that nothing calls nest_asyncio2.apply()",
 }

@@ -9,6 +9,8 @@ Two layers, each applied and taken back on its own:
 * *names*: `Task`, `sleep`, `Lock` and whatever else is native, and the names of later Pythons
   (`QueueShutDown` on 3.12, say), which are added to asyncio.
 
+And what hosts call ``auto`` is asyncio's loop: see `aioxide._hosts`.
+
 Nothing is changed but a binding that is the stdlib's object, and nothing is restored but one that
 is still ours. So `uninstall()` may come before or after others take back their patches. One case
 cannot be seen from here: somebody patches over a native object, `uninstall()` leaves that alone,
@@ -31,7 +33,7 @@ from asyncio import events, tasks, unix_events
 from collections.abc import Iterator
 from typing import Literal, TypeAlias, get_args
 
-from aioxide import _aioxide, _children
+from aioxide import _aioxide, _children, _hosts
 from aioxide._bindings import (
     ABSENT,
     LOOP_NAMES,
@@ -133,11 +135,13 @@ class _Installation:
                 binding.bind()
             if children or _children.level() is not None:
                 _children.reach(level)
+            _hosts.install()
 
     def uninstall(self) -> None:
         with self._lock:
             if self._level != "none":
                 _children.leave()
+            _hosts.uninstall()
             self._take_back(self._known)
             self._loop, self._names, self._level = {}, {}, "none"
 
@@ -180,6 +184,7 @@ class _Installation:
                 ),
                 stdlib=self._left_to_the_stdlib(),
                 foreign_loops=tuple(sorted(_foreign_loops())),
+                hosts=_hosts.names(),
                 children=_children.level() or "none",
                 advice=tuple(_advice()),
             )
@@ -329,6 +334,10 @@ def install(level: Level = "full", *, rebind_importers: bool = False, children: 
     asyncio: subprocesses, and the processes of multiprocessing however they are started. It is
     done by the environment (``AIOXIDE_INSTALL``, and a folder on ``PYTHONPATH``), so it reaches
     their children, too, but none that ignores the environment (``python -I`` or ``-E``).
+
+    Hosts that prefer another loop to asyncio's while they are told none (uvicorn, gunicorn's ASGI
+    worker and granian: uvloop or rloop, where those are there) take asyncio's instead. A loop that
+    is named is what its name says.
 
     Loops that exist already go on as they are. Safe to call from any thread.
     """

@@ -49,6 +49,8 @@ class Status:
     stdlib: Mapping[str, str]
     #: Classes that derive from the stdlib's event loop. What they make is theirs, not native.
     foreign_loops: tuple[str, ...]
+    #: Hosts, imported so far, whose ``auto`` is asyncio's loop now instead of uvloop's or rloop's.
+    hosts: tuple[str, ...]
     #: What Pythons started from here install by themselves: see `children` of `install()`.
     children: Literal["none", "loop", "full"]
     #: What stands in the way, and what to do about it.
@@ -76,6 +78,8 @@ class Status:
         if self.foreign_loops:
             lines.append("classes of others that derive from the stdlib's loop and stay what they are:")
             lines.append(_indented(self.foreign_loops))
+        if self.hosts:
+            lines.append(f"take asyncio's loop, not uvloop's or rloop's, unless they are told: {', '.join(self.hosts)}")
         if self.children != "none":
             lines.append(f"Pythons started from here install aioxide, level {self.children!r}")
         lines.extend(f"advice: {text}" for text in self.advice)

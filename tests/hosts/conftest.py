@@ -21,7 +21,7 @@ import pytest
 PROGRAMS = pathlib.Path(__file__).parent / "programs"
 
 #: Long enough for a machine under load; nothing waits for it but what has failed.
-PATIENCE = 90
+PATIENCE = 180
 
 #: How to start Python in each mode.
 PYTHON = {
@@ -87,6 +87,7 @@ class Server:
     """A server in a process group of its own."""
 
     def __init__(self, command, mode, cwd, variables, **options):
+        self.folder = cwd
         self.process = subprocess.Popen(
             list(map(str, command)),
             cwd=cwd,
@@ -132,19 +133,23 @@ class Server:
     def stop(self, number=signal.SIGTERM):
         """Sends a signal to the server, as a supervisor does, and returns its exit status."""
         self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self):
+        """Waits for the server's end, and returns its exit status."""
         status = self.process.wait(PATIENCE)
         self._reader.join(PATIENCE)
         return status
 
-    def wait_until_accepting(self, port):
-        """Waits for a server that says nothing when it has come to listen."""
+    def wait_until_accepting(self, port, accepting=True):
+        """Waits for a server that says nothing when it has come to listen, or has stopped to."""
         for _ in range(PATIENCE * 100):
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
+            with socket.socket() as client:
+                refused = client.connect_ex(("127.0.0.1", port)) != 0
+            if refused is not accepting:
                 return
-            except ConnectionRefusedError:
-                assert self.process.poll() is None, self.output
-                time.sleep(0.01)
+            assert self.process.poll() is None, self.output
+            time.sleep(0.01)
         pytest.fail(self.output)
 
     def assert_quiet(self, but=r"(?!)"):

@@ -8,12 +8,10 @@ PARTS = ["cancellation", "groups", "threads", "memory", "network", "signals", "s
 
 @pytest.mark.parametrize("part", PARTS)
 def test_anyio(run, mode, part):
-    if part == "subprocesses" and mode != "stdlib":
-        pytest.skip("subprocesses are not there yet")
     run(mode, PROGRAMS / "use_anyio.py", part)
 
 
-@pytest.mark.parametrize("part", PARTS[:-1])
+@pytest.mark.parametrize("part", PARTS)
 def test_backend_constant(run, part):
     """`aioxide.anyio_backend` without anything installed."""
     run("stdlib", PROGRAMS / "use_anyio.py", part, "--constant", RUNNING_ON="loop")

@@ -1,15 +1,20 @@
 """ASGI servers: uvicorn, gunicorn, hypercorn, granian, and what is built on them."""
 
 import json
+import os
+import signal
 import sys
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import PYTHON, free_port
+from conftest import PROGRAMS, PYTHON, free_port
 from running_on import expected
 from websockets.sync.client import connect
 from websockets.sync.client import unix_connect as connect_unix
+
+#: What servers say when they have been told to stop.
+STOPPING = "Shutting down|Handling signal: term"
 
 LISTENING = r"https?://127\.0\.0\.1:(\d+)"
 
@@ -23,7 +28,7 @@ def get(server, path="/", body=None):
 
 def assert_serves(server, mode):
     """HTTP and websockets work, on what the mode promises."""
-    port = int(server.wait_for(LISTENING)[1])
+    port = server.port = int(server.wait_for(LISTENING)[1])
     server.wait_until_accepting(port)
     server.url = f"http://127.0.0.1:{port}"
     body = bytes(1 << 20)
@@ -36,16 +41,26 @@ def assert_serves(server, mode):
         for text in ("one", "two", "x" * 100_000):
             websocket.send(text)
             assert websocket.recv(timeout=60) == text.upper()
+    return facts
 
 
-def assert_graceful(server, shutdowns=1, statuses=(0,), but="(?!)"):
+def assert_graceful(server, shutdowns=1, statuses=(0,), but="(?!)", stopping=STOPPING):
     """SIGTERM lets a request finish that is under way, and the application shut down."""
-    with ThreadPoolExecutor(1) as pool:
+    server.wait_for(r"lifespan\.startup in", shutdowns)
+    os.mkfifo(server.folder / "release")
+    # Open at both ends, so that what is written is there whenever the application looks.
+    with open(server.folder / "release", "r+b", buffering=0) as pipe, ThreadPoolExecutor(1) as pool:
         request = pool.submit(get, server, "/slow")
         server.wait_for("slow request has come")
-        status = server.stop()
+        server.process.terminate()
+        if stopping is None:
+            server.wait_until_accepting(server.port, accepting=False)
+        else:
+            server.wait_for(stopping)
+        # The server goes down, and only now the request is let go.
+        pipe.write(b"x")
         assert request.result()["received"] == 0
-    assert status in statuses, server.output
+    assert server.wait() in statuses, server.output
     server.wait_for(r"lifespan\.shutdown in", shutdowns)
     server.assert_quiet(but)
 
@@ -57,7 +72,7 @@ CHILDREN = [*PYTHON["full"], "--children"]
 UVICORN = {
     "stdlib": [sys.executable, "-m", "uvicorn", "asgi:app", "--loop", "asyncio"],
     "loop": [sys.executable, "-m", "uvicorn", "asgi:app", "--loop", "aioxide:new_event_loop"],
-    "full": [*PYTHON["full"], "-m", "uvicorn", "asgi:app", "--loop", "asyncio"],
+    "full": [*PYTHON["full"], "-m", "uvicorn", "asgi:app"],
 }
 
 
@@ -84,10 +99,40 @@ def test_uvicorn_workers(serve, mode):
 
 def test_uvicorn_workers_as_children(serve):
     """`--children` reaches the workers."""
-    server = serve("full", *CHILDREN, *UVICORN["stdlib"][1:], "--port", 0, "--workers", 2)
+    server = serve("full", *CHILDREN, "-m", "uvicorn", "asgi:app", "--port", 0, "--workers", 2)
     server.wait_for(r"lifespan\.startup in", 2)
     assert_serves(server, "full")
     assert_graceful(server, shutdowns=2, but=".*ResourceWarning.*")
+
+
+@pytest.mark.parametrize("children", [True, False])
+def test_uvicorn_reloads(serve, tmp_path, children):
+    """The server is a new interpreter, and another one after each change; if it is not reached, that is said."""
+    (tmp_path / "changing.py").write_text("from asgi import app")
+    start = CHILDREN if children else PYTHON["full"]
+    server = serve("full", *start, "-m", "uvicorn", "changing:app", "--port", 0, "--reload")
+    server.wait_for(r"lifespan\.startup in")
+    facts = assert_serves(server, "full" if children else "stdlib")
+    # Its watcher looks at the time of the last change, whose grain may be coarse.
+    (tmp_path / "changing.py").write_text("from asgi import app  # changed")
+    os.utime(tmp_path / "changing.py", (4e9, 4e9))
+    server.wait_for(r"lifespan\.startup in", 2)
+    assert assert_serves(server, "full" if children else "stdlib")["pid"] != facts["pid"]
+    warning = ".*RuntimeWarning: uvicorn starts new Pythons.*"
+    if children:
+        assert server.stop() in (0, -15)
+        server.assert_quiet(but=".*ResourceWarning.*")
+    else:
+        server.wait_for(warning)
+
+
+def test_uvicorn_with_a_loop_that_is_named(serve):
+    """Who asks for uvloop gets it, and is told at the end."""
+    pytest.importorskip("uvloop")
+    server = serve("stdlib", *UVICORN["full"], "--port", 0, "--loop", "uvloop")
+    server.wait_for(LISTENING)
+    server.stop(signal.SIGINT)
+    server.wait_for("nothing ran on a native event loop here: the program has imported uvloop")
 
 
 def test_uvicorn_on_a_unix_socket(serve, mode, tmp_path):
@@ -96,7 +141,7 @@ def test_uvicorn_on_a_unix_socket(serve, mode, tmp_path):
     with connect_unix(tmp_path / "socket") as websocket:
         websocket.send("x")
         assert websocket.recv(timeout=60) == "X"
-    assert server.stop() in (0, -15)
+    assert server.stop() in (0, -15), server.output
     server.assert_quiet()
 
 
@@ -126,7 +171,7 @@ GUNICORN = [sys.executable, "-m", "gunicorn", "asgi:app", "--bind", "127.0.0.1:0
         ("loop", PYTHON["stdlib"], "aioxide.contrib.gunicorn.ASGIWorker"),
         ("loop", PYTHON["loop"], "asgi"),
         ("full", PYTHON["full"], "asgi"),
-        ("stdlib", PYTHON["stdlib"], "uvicorn_worker.UvicornWorker"),
+        ("stdlib", PYTHON["stdlib"], "uvicorn_worker.UvicornH11Worker"),
         ("loop", PYTHON["stdlib"], "aioxide.contrib.gunicorn.UvicornWorker"),
         ("full", PYTHON["full"], "aioxide.contrib.gunicorn.UvicornWorker"),
         ("full", PYTHON["full"], "uvicorn_worker.UvicornWorker"),
@@ -134,7 +179,7 @@ GUNICORN = [sys.executable, "-m", "gunicorn", "asgi:app", "--bind", "127.0.0.1:0
 )
 def test_gunicorn(serve, mode, start, worker):
     """Its workers are forked: what the master has installed they have, too."""
-    asyncio_loop = [] if "vicorn" in worker else ["--asgi-loop", "asyncio"]
+    asyncio_loop = ["--asgi-loop", "asyncio"] if (mode, worker) == ("stdlib", "asgi") else []
     server = serve(mode, *start, *GUNICORN[1:], *asyncio_loop, "-k", worker)
     server.wait_for(r"lifespan\.startup in", 2)
     assert_serves(server, mode)
@@ -150,7 +195,8 @@ def test_hypercorn(serve, mode, workers):
     server.wait_for(r"lifespan\.startup in", max(1, workers))
     assert_serves(server, mode)
     if workers == 0:
-        assert_graceful(server)
+        # It says nothing when it is told to stop.
+        assert_graceful(server, stopping=None)
     else:
         # A worker of hypercorn's that is told to stop waits for no request, whatever the loop.
         assert server.stop() == 0
@@ -169,7 +215,7 @@ def test_hypercorn_workers_as_children(serve, level):
 
 def test_granian_workers_as_children(serve):
     port = free_port()
-    server = serve("full", *CHILDREN, "-m", "granian", *GRANIAN, port, "--loop", "asyncio")
+    server = serve("full", *CHILDREN, "-m", "granian", *GRANIAN, port)
     server.wait_for(r"lifespan\.startup in", 2)
     assert_serves(server, "full")
     assert_graceful(server, shutdowns=2)
@@ -222,6 +268,16 @@ from granian import Granian
 if __name__ == "__main__":
     Granian("asgi:app", interface="asgi", port=int(sys.argv[1]), workers=2).serve()
 """
+
+
+@pytest.mark.parametrize("level", ["loop", "full"])
+def test_fastapi_run(serve, level):
+    """It has no option for the loop."""
+    port = free_port()
+    command = ["-m", "fastapi", "run", PROGRAMS / "fast.py", "--host", "127.0.0.1", "--port", port]
+    server = serve(level, *PYTHON[level], *command)
+    assert_serves(server, level)
+    assert_graceful(server, statuses=(0, -15))
 
 
 def test_fastapi(serve, mode):

@@ -3,7 +3,7 @@
 import queue
 
 import pytest
-from conftest import PYTHON, environment
+from conftest import PATIENCE, PYTHON, environment
 
 CHECK = "from running_on import check; check()"
 
@@ -13,12 +13,28 @@ def test_ipython(run, mode):
     assert "done [1]" in run(mode, "-m", "IPython", "--colors=nocolor", "-c", code, IPYTHONDIR=".")
 
 
+#: What starts children: the shell's own way, a magic that has asyncio's child on a loop of its own, asyncio itself.
+CHILDREN = """
+lines = !echo shell
+get_ipython().run_cell_magic("script", "--out script cat", "magic")
+import asyncio
+child = await asyncio.create_subprocess_exec("cat", stdin=-1, stdout=-1)
+print(lines, script.strip(), await child.communicate(b"asyncio"))
+"""
+CHILDREN_SAY = "['shell'] magic (b'asyncio', None)"
+
+
+def test_ipython_children(run, mode):
+    assert CHILDREN_SAY in run(mode, "-m", "IPython", "--colors=nocolor", "-c", CHILDREN, IPYTHONDIR=".")
+
+
 EXTENSION = f"""
 import asyncio, aioxide
 await asyncio.sleep(0)
 {CHECK}
-asyncio.get_running_loop().call_later(0.001, print, "later")
-await asyncio.sleep(0.01)
+called = asyncio.Event()
+asyncio.get_running_loop().call_later(0.001, lambda: called.set() or print("later"))
+await called.wait()
 assert aioxide.status().level == "loop"
 %unload_ext aioxide.contrib.ipython
 assert aioxide.status().level == "none"
@@ -38,7 +54,7 @@ def test_ipython_prompt(mode, tmp_path):
     pexpect = pytest.importorskip("pexpect")
     command = [*PYTHON[mode], "-m", "IPython", "--no-banner", "--colors=nocolor", "--no-confirm-exit"]
     variables = environment(mode) | {"IPYTHONDIR": str(tmp_path), "TERM": "dumb", "PROMPT_TOOLKIT_NO_CPR": "1"}
-    child = pexpect.spawn(command[0], command[1:], env=variables, cwd=tmp_path, encoding="utf-8", timeout=30)
+    child = pexpect.spawn(command[0], command[1:], env=variables, cwd=tmp_path, encoding="utf-8", timeout=PATIENCE)
     try:
         child.expect(r"In .*1.*\]")
         child.sendline("import asyncio; from running_on import facts")
@@ -69,7 +85,7 @@ def execute(client, code, stop=None):
     printed = []
     request = client.execute(code)
     while True:
-        message = client.get_iopub_msg(timeout=30)
+        message = client.get_iopub_msg(timeout=PATIENCE)
         if message["parent_header"].get("msg_id") != request:
             continue
         content = message["content"]
@@ -90,12 +106,13 @@ def test_kernel(mode, tmp_path):
     client = manager.blocking_client()
     client.start_channels()
     try:
-        client.wait_for_ready(timeout=30)
+        client.wait_for_ready(timeout=PATIENCE)
         assert execute(client, f"import asyncio\n{CHECK}\nprint(await asyncio.sleep(0.01, 'ab'))") == "ab\n"
         code = "task = asyncio.create_task(asyncio.sleep(0.01, 'background'))"
         assert execute(client, code) == ""
         assert execute(client, "print(await task)") == "background\n"
         assert execute(client, "1 / 0") == "ZeroDivisionError"
+        assert CHILDREN_SAY in execute(client, CHILDREN)
         if mode != "stdlib":
             # Cancelled in a handler that ipykernel has set by `signal.signal`: asyncio's loop sleeps on.
             code = "print('waiting')\nawait asyncio.sleep(600)"

@@ -40,5 +40,5 @@ def test_uvicorn_tls(serve, mode, files):
     with connect(f"wss://localhost:{port}/", ssl=context) as websocket:
         websocket.send("x" * 100_000)
         assert websocket.recv(timeout=60) == "X" * 100_000
-    assert server.stop() in (0, -15)
+    assert server.stop() in (0, -15), server.output
     server.assert_quiet()

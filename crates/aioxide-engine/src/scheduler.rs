@@ -213,6 +213,14 @@ impl<J: Job> Scheduler<J> {
         self.waker.take_foreign()
     }
 
+    /// The same when no more turn is to come, in which the socket would be looked at.
+    pub fn drain_wakeup_bytes(&self) -> Vec<u8> {
+        self.waker.drain();
+        // Others may have woken the loop meanwhile: the next wait is to end at once.
+        self.remote.wake();
+        self.take_wakeup_bytes()
+    }
+
     /// The number of a non-blocking socket; a byte written to it ends a wait. It is open as long as
     /// the scheduler lives.
     pub fn wakeup_fd(&self) -> RawFd {

@@ -104,6 +104,8 @@ pub(crate) struct EventLoop {
     pub descriptors: RefCell<ByNumber<Watched>>,
     /// The handles of signals, in a dict, once there are any.
     pub signal_handlers: Slot,
+    /// What signals were written to before the loop ran and took its place, -1 if there was nothing.
+    pub wakeup_fd_before: Cell<i32>,
     /// For each signal by number, how much oftener Python called its relay in this run than its number was heard.
     pub signal_balance: RefCell<[i8; 65]>,
     /// What runs when the current job is over.
@@ -244,6 +246,7 @@ impl Native for EventLoop {
             saved_origin_depth: Cell::new(None),
             descriptors: RefCell::default(),
             signal_handlers: Slot::empty(),
+            wakeup_fd_before: Cell::new(-1),
             signal_balance: RefCell::new([0; 65]),
             deferred: RefCell::default(),
             has_deferred: Cell::new(false),

@@ -1,7 +1,8 @@
 """Runs when a Python starts with this folder on its ``PYTHONPATH``; see `aioxide._children`.
 
 It lets the first import of asyncio (or of aioxide) be followed by `aioxide.install()`, so that a
-program without asyncio pays nothing. Then it makes way for the `sitecustomize` that this one hides.
+program without asyncio pays nothing; servers that `install()` changes are imported after it. Then it
+makes way for the `sitecustomize` that this one hides.
 
 Any Python may find itself here, also one that has no aioxide, or that is too old for it: then
 nothing happens. So the code has to be understood by all of them.
@@ -9,6 +10,12 @@ nothing happens. So the code has to be understood by all of them.
 
 import os
 import sys
+
+#: Before they are imported `aioxide.install()` has to be there: they import asyncio in the midst of their own.
+_HOSTS = ("granian", "gunicorn", "uvicorn")
+
+#: After one of these is imported, `aioxide.install()` is called.
+_FIRST = ("asyncio", "aioxide")
 
 
 class _Finder(object):  # noqa: UP004
@@ -18,7 +25,7 @@ class _Finder(object):  # noqa: UP004
         self.level = level
 
     def find_spec(self, name, path=None, target=None):
-        if name not in ("asyncio", "aioxide"):
+        if name not in _FIRST and name not in _HOSTS:
             return None
         try:
             sys.meta_path.remove(self)
@@ -27,18 +34,29 @@ class _Finder(object):  # noqa: UP004
             return None
         from importlib.util import find_spec
 
+        if name in _HOSTS:
+            self.install()
+            return find_spec(name)
         spec = find_spec(name)
         if spec is not None and hasattr(spec.loader, "exec_module"):
-            spec.loader = _Loader(spec.loader, self.level)
+            spec.loader = Loader(spec.loader, self.install)
         return spec
 
+    def install(self, module=None):
+        try:
+            import aioxide
+        except ImportError:
+            # Another Python than that which set the environment, or a second interpreter.
+            return
+        aioxide.install(self.level, children=True)
 
-class _Loader(object):  # noqa: UP004
-    """Loads a module as `real` does, and installs aioxide when that is done."""
 
-    def __init__(self, real, level):
+class Loader(object):  # noqa: UP004
+    """Loads a module as `real` does, and hands it to a function when that is done."""
+
+    def __init__(self, real, then):
         self.real = real
-        self.level = level
+        self.then = then
 
     def create_module(self, spec):
         return self.real.create_module(spec)
@@ -47,12 +65,7 @@ class _Loader(object):  # noqa: UP004
         # Whoever looks at the module finds it loaded by its own loader.
         module.__spec__.loader = module.__loader__ = self.real
         self.real.exec_module(module)
-        try:
-            import aioxide
-        except ImportError:
-            # Another Python than that which set the environment, or a second interpreter.
-            return
-        aioxide.install(self.level, children=True)
+        self.then(module)
 
     def __getattr__(self, name):
         return getattr(self.real, name)

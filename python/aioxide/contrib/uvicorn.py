@@ -3,7 +3,7 @@
 On the command line nothing of this is needed: ``uvicorn app:app --loop aioxide:new_event_loop``.
 A program that calls ``uvicorn.run(app)``, or a tool that does and has no option for the loop
 (``fastapi run``), gets what uvicorn means by ``auto``, which is uvloop where that is installed.
-`register()` changes the meaning.
+`register()` changes the meaning; so do `aioxide.install()` and ``python -m aioxide``.
 
 Worker processes (``--workers``) are new interpreters, which know nothing of what was installed in
 the first. ``--loop aioxide.contrib.uvicorn:full_event_loop`` installs all native names in each.

@@ -1,10 +1,9 @@
 """An ASGI application without a framework: HTTP, websockets, lifespan."""
 
-import asyncio
 import json
 import os
 
-from running_on import facts
+from running_on import facts, released
 
 
 async def app(scope, receive, send):
@@ -24,7 +23,7 @@ async def http(scope, receive, send):
     if scope["path"] == "/slow":
         # Answers when the process is being stopped: a graceful server waits for it.
         print("slow request has come", flush=True)
-        await asyncio.sleep(0.3)
+        await released()
     body, more = b"", True
     while more:
         message = await receive()

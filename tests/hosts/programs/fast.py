@@ -7,7 +7,7 @@ import os
 
 from fastapi import BackgroundTasks, Depends, FastAPI, Request, WebSocket
 from fastapi.responses import StreamingResponse
-from running_on import facts
+from running_on import facts, released
 
 
 @contextlib.asynccontextmanager
@@ -42,7 +42,7 @@ def in_thread(database: str = Depends(database)):
 @app.get("/slow")
 async def slow(tasks: BackgroundTasks):
     print("slow request has come", flush=True)
-    await asyncio.sleep(0.3)
+    await released()
     tasks.add_task(app.state.background.append, 1)
     return {"received": 0}
 

@@ -23,10 +23,16 @@ async def stream(request):
 
 
 async def never(request):
+    request.app["arrived"].set()
     try:
         await asyncio.Event().wait()
     finally:
         request.app["events"].append("disconnected")
+        request.app["gone"].set()
+
+
+async def late(request):
+    await asyncio.Event().wait()
 
 
 async def websocket(request):
@@ -54,12 +60,14 @@ async def main():
     check()
     app = web.Application(client_max_size=1 << 24)
     app["events"] = events = []
+    app["arrived"], app["gone"] = asyncio.Event(), asyncio.Event()
     app.cleanup_ctx.append(resource)
     app.add_routes(
         [
             web.post("/echo", echo),
             web.post("/stream", stream),
             web.get("/never", never),
+            web.get("/late", late),
             web.get("/ws", websocket),
             web.get("/file", file),
         ]
@@ -91,18 +99,21 @@ async def main():
 
         assert await asyncio.gather(*map(one, range(300))) == list(range(300))
         try:
-            await session.get("/never", timeout=aiohttp.ClientTimeout(total=0.05))
+            await session.get("/late", timeout=aiohttp.ClientTimeout(total=0.05))
         except TimeoutError:
             pass
         else:
             raise AssertionError
         task = asyncio.create_task(session.get("/never"))
-        await asyncio.sleep(0.01)
+        await app["arrived"].wait()
         task.cancel()
         try:
             await task
         except asyncio.CancelledError:
             pass
+        else:
+            raise AssertionError
+        await app["gone"].wait()
         async with session.ws_connect("/ws") as socket:
             for text in ("one", "x" * 200_000):
                 await socket.send_str(text)
@@ -111,7 +122,7 @@ async def main():
             assert (await socket.receive()).type is aiohttp.WSMsgType.CLOSE
             assert socket.close_code == 4000
     await runner.cleanup()
-    assert events == ["start", "disconnected", "disconnected", "stop"]
+    assert events == ["start", "disconnected", "stop"]
 
 
 asyncio.run(main())

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 
 import anyio
@@ -136,6 +137,27 @@ async def signals():
 async def subprocesses():
     result = await anyio.run_process([sys.executable, "-c", "print(input()[::-1])"], input=b"abc\n")
     assert result.stdout == b"cba\n"
+    try:
+        await anyio.run_process([sys.executable, "-c", "import sys; sys.exit('meant')"])
+    except subprocess.CalledProcessError as error:
+        assert (error.returncode, error.stderr) == (1, b"meant\n")
+    else:
+        raise AssertionError
+    async with await anyio.open_process(["cat"]) as cat:
+        body, received = bytes(500_000), b""
+        async with anyio.create_task_group() as group:
+            group.start_soon(cat.stdin.send, body)
+            while len(received) < len(body):
+                received += await cat.stdout.receive()
+        assert received == body
+        await cat.stdin.aclose()
+        assert await cat.wait() == 0
+    # A scope that is cancelled kills its child, which does not care for the end of its input.
+    with anyio.CancelScope() as scope:
+        async with await anyio.open_process(["sleep", "600"]) as sleep:
+            scope.cancel()
+            await sleep.wait()
+    assert sleep.returncode == -signal.SIGKILL
 
 
 async def main(what, folder):

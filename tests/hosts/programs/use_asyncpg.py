@@ -7,6 +7,13 @@ import asyncpg
 from running_on import check
 
 
+async def until_running(connection, number):
+    """Waits until as many queries that sleep are under way."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep%'"
+    while await connection.fetchval(query) != number:
+        pass
+
+
 async def main():
     check()
     options = {"host": "127.0.0.1", "port": int(os.environ["PORT"]), "user": "postgres", "database": "postgres"}
@@ -55,15 +62,17 @@ async def main():
     else:
         raise AssertionError
     task = asyncio.create_task(other.fetch("SELECT pg_sleep(100)"))
-    await asyncio.sleep(0.05)
+    await until_running(connection, 1)
     task.cancel()
     try:
         await task
     except asyncio.CancelledError:
         pass
+    else:
+        raise AssertionError
+    await until_running(connection, 0)
     assert await other.fetchval("SELECT 1") == 1
     await other.close()
-    await connection.close()
 
     async with asyncpg.create_pool(**options, min_size=2, max_size=5) as pool:
 
@@ -74,11 +83,12 @@ async def main():
         assert await asyncio.gather(*map(one, range(200))) == list(range(1, 201))
         async with asyncio.timeout(60):
             tasks = [asyncio.create_task(pool.fetch("SELECT pg_sleep(100)")) for _ in range(10)]
-            await asyncio.sleep(0.05)
+            await until_running(connection, 5)
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
             assert await pool.fetchval("SELECT 2") == 2
+    await connection.close()
 
 
 asyncio.run(main())

@@ -26,7 +26,8 @@ def increment(number):
 
 
 def main():
-    dask.config.set({"distributed.admin.event-loop": "asyncio"})
+    # One death is enough to give a task up: by default it is tried on four workers.
+    dask.config.set({"distributed.admin.event-loop": "asyncio", "distributed.scheduler.allowed-failures": 0})
     wanted = expected(os.environ["RUNNING_ON"]).items()
     with (
         LocalCluster(

@@ -13,6 +13,7 @@ class Service(grpc.GenericRpcHandler):
             "unary": grpc.unary_unary_rpc_method_handler(self.unary),
             "stream": grpc.stream_stream_rpc_method_handler(self.stream),
             "never": grpc.unary_unary_rpc_method_handler(self.never),
+            "late": grpc.unary_unary_rpc_method_handler(self.late),
             "fail": grpc.unary_unary_rpc_method_handler(self.fail),
         }[name]
 
@@ -26,10 +27,14 @@ class Service(grpc.GenericRpcHandler):
             yield request.upper()
 
     async def never(self, request, context):
+        self.started.set()
         try:
             await asyncio.Event().wait()
         finally:
             self.cancelled.set()
+
+    async def late(self, request, context):
+        await asyncio.Event().wait()
 
     async def fail(self, request, context):
         await context.abort(grpc.StatusCode.NOT_FOUND, "nothing")
@@ -38,7 +43,7 @@ class Service(grpc.GenericRpcHandler):
 async def main():
     check()
     service = Service()
-    service.cancelled = asyncio.Event()
+    service.started, service.cancelled = asyncio.Event(), asyncio.Event()
     server = grpc.aio.server()
     server.add_generic_rpc_handlers([service])
     port = server.add_insecure_port("127.0.0.1:0")
@@ -61,23 +66,27 @@ async def main():
         stream = channel.stream_stream("/s/stream")(requests())
         assert [answer async for answer in stream] == [b"X%d" % number for number in range(100)]
         try:
-            await channel.unary_unary("/s/never")(b"", timeout=0.1)
+            await channel.unary_unary("/s/late")(b"", timeout=0.1)
         except grpc.aio.AioRpcError as error:
             assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        await service.cancelled.wait()
-        service.cancelled.clear()
+        else:
+            raise AssertionError
         task = asyncio.create_task(wait_for(channel.unary_unary("/s/never")(b"")))
-        await asyncio.sleep(0.1)
+        await service.started.wait()
         task.cancel()
         try:
             await task
         except asyncio.CancelledError:
             pass
+        else:
+            raise AssertionError
         await service.cancelled.wait()
         try:
             await channel.unary_unary("/s/fail")(b"")
         except grpc.aio.AioRpcError as error:
             assert error.code() is grpc.StatusCode.NOT_FOUND
+        else:
+            raise AssertionError
     await server.stop(None)
 
 

@@ -39,12 +39,17 @@ async def main():
             assert notice.payload == "payload"
         # A cancelled task cancels its query.
         task = asyncio.create_task(connection.execute("SELECT pg_sleep(100)"))
-        await asyncio.sleep(0.05)
+        async with await psycopg.AsyncConnection.connect(address, autocommit=True) as other:
+            query = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep%'"
+            while await (await other.execute(query)).fetchone() != (1,):
+                pass
         task.cancel()
         try:
             await task
         except asyncio.CancelledError:
             pass
+        else:
+            raise AssertionError
         assert (await (await connection.execute("SELECT 1")).fetchone()) == (1,)
 
     async with psycopg_pool.AsyncConnectionPool(address, min_size=2, max_size=5) as pool:

@@ -6,6 +6,7 @@ import sys
 import sentry_sdk
 from running_on import check
 from sentry_sdk.integrations.asyncio import AsyncioIntegration
+from sentry_sdk.integrations.stdlib import StdlibIntegration
 from sentry_sdk.transport import Transport
 
 events = []
@@ -31,7 +32,7 @@ async def main():
     sentry_sdk.init(
         dsn="http://key@localhost/1",
         transport=Memory,
-        integrations=[AsyncioIntegration()],
+        integrations=[AsyncioIntegration(), StdlibIntegration()],
         default_integrations=False,
         traces_sample_rate=1.0,
     )
@@ -47,6 +48,8 @@ async def main():
         await asyncio.wait_for(child(False), 60)
         asyncio.get_running_loop().set_debug(True)
         assert "child" in await asyncio.create_task(child(False))
+        child_process = await asyncio.create_subprocess_exec("cat", stdin=-1, stdout=-1)
+        assert await child_process.communicate(b"x") == (b"x", None)
         task = asyncio.create_task(asyncio.sleep(60))
         await asyncio.sleep(0)
         task.cancel()
@@ -63,3 +66,5 @@ assert error["exception"]["values"][0]["mechanism"]["type"] == "asyncio", error
 (transaction,) = [event for event in events if event.get("type") == "transaction"]
 spans = [span["description"] for span in transaction["spans"]]
 assert spans.count("child") >= 5, spans
+operations = [span["op"] for span in transaction["spans"]]
+assert "subprocess" in operations, operations

@@ -4,7 +4,19 @@ import asyncio
 import socket
 
 from running_on import check
-from tornado import gen, httpclient, httpserver, ioloop, iostream, netutil, tcpclient, tcpserver, web, websocket
+from tornado import (
+    gen,
+    httpclient,
+    httpserver,
+    ioloop,
+    iostream,
+    netutil,
+    process,
+    tcpclient,
+    tcpserver,
+    web,
+    websocket,
+)
 
 
 class Echo(web.RequestHandler):
@@ -85,6 +97,12 @@ async def main():
         await gen.with_timeout(loop.time() + 0.01, asyncio.Event().wait())
     except gen.TimeoutError:
         pass
+    child = process.Subprocess(["cat"], stdin=process.Subprocess.STREAM, stdout=process.Subprocess.STREAM)
+    await child.stdin.write(b"x" * 100_000)
+    child.stdin.close()
+    assert await child.stdout.read_until_close() == b"x" * 100_000
+    # It hears of the end by SIGCHLD.
+    assert await child.wait_for_exit() == 0
     server.stop()
     lines.stop()
     await server.close_all_connections()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pathlib
 import signal
 import sys
 
@@ -17,7 +18,7 @@ asyncio.set_event_loop(loop)
 asyncioreactor.install(loop)
 
 from running_on import check
-from twisted.internet import defer, endpoints, error, protocol, reactor, task, threads
+from twisted.internet import defer, endpoints, error, protocol, reactor, task, threads, utils
 
 
 class Echo(protocol.Protocol):
@@ -60,6 +61,16 @@ async def main():
         return await task.deferLater(reactor, 0.001, lambda: 4).asFuture(asyncio.get_running_loop())
 
     assert await defer.Deferred.fromFuture(asyncio.ensure_future(in_asyncio())) == 4
+    # Twisted has its own handler of SIGCHLD, and waits for its children itself.
+    assert await utils.getProcessOutput("/bin/cat", [__file__]) == pathlib.Path(__file__).read_bytes()
+    assert await utils.getProcessValue("/bin/sh", ["-c", "exit 3"]) == 3
+
+    async def child_of_asyncio():
+        child = await asyncio.create_subprocess_exec("cat", stdin=-1, stdout=-1)
+        return await child.communicate(b"x" * 100_000), child.returncode
+
+    answer = await defer.Deferred.fromFuture(asyncio.ensure_future(child_of_asyncio()))
+    assert answer == ((b"x" * 100_000, None), 0)
     ticks = []
     ticking = task.LoopingCall(lambda: ticks.append(1) or (len(ticks) < 3 or ticking.stop()))
     await ticking.start(0.001)

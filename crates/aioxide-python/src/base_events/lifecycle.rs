@@ -14,6 +14,14 @@ use crate::ffi::{
 use crate::tasks::ensure_future;
 use crate::{base_subprocess, names, selector_events, stdlib, unix_events};
 
+/// Has this interpreter ever made a loop? The command line tells a program that has not run on one.
+static HAS_MADE_LOOPS: GilCell<bool> = GilCell::new(false);
+
+/// Whether any loop was ever made.
+pub(super) fn has_made_loops() -> bool {
+    HAS_MADE_LOOPS.get()
+}
+
 /// `__init__`.
 pub(super) fn init_loop(this: &Ref<EventLoop>) -> PyRes<()> {
     if this.initialized.get() {
@@ -24,6 +32,7 @@ pub(super) fn init_loop(this: &Ref<EventLoop>) -> PyRes<()> {
     let scheduler = Scheduler::new().map_err(|error| os_error(&error))?;
     *this.scheduler.borrow_mut() = Some(Rc::new(scheduler));
     this.initialized.set(true);
+    HAS_MADE_LOOPS.set(true);
     this.debug.set(stdlib::is_debug_mode()?.call([])?.truth()?);
     this.asyncgens.set(stdlib::weak_set()?.call([])?);
     this.slow_callback_duration.set(Obj::float(0.1)?);
@@ -201,6 +210,8 @@ fn wake_on_signals(this: &Ref<EventLoop>) -> PyRes<Option<Obj>> {
         Ok(previous) => {
             SIGNALS_ARE_OURS.set(true);
             *this.signal_balance.borrow_mut() = [0; 65];
+            this.wakeup_fd_before
+                .set(i32::try_from(previous.as_i64()?).unwrap_or(-1));
             Ok(Some(previous))
         }
         // Not the main interpreter: no signals arrive here.
@@ -248,13 +259,15 @@ fn restore_wakeup_fd(this: &Ref<EventLoop>, previous: &Obj) -> PyRes<()> {
     }
     SIGNALS_ARE_OURS.set(false);
     let found = stdlib::set_wakeup_fd()?.call([previous])?;
+    let heard = super::signals::hear_the_last(this);
+    this.wakeup_fd_before.set(-1);
     let ours = this
         .scheduler()
         .map_or(-1, |scheduler| i64::from(scheduler.wakeup_fd()));
     if found.as_i64()? != ours && found.as_i64()? != -1 {
         stdlib::set_wakeup_fd()?.call([&found])?;
     }
-    Ok(())
+    heard
 }
 
 /// `run_forever`.

@@ -159,6 +159,14 @@ pub(crate) fn init(module: &Obj) -> PyRes<()> {
         |_| LOOP_CLASS.get()?.call([]),
     )?;
     add_to_module(module, "new_event_loop", &new_event_loop)?;
+    let (_, has_made_loops) = function(
+        Kind::Builtin,
+        "aioxide",
+        "_has_made_loops()",
+        "Whether any native loop was ever made.",
+        |_| Ok(Obj::bool(lifecycle::has_made_loops())),
+    )?;
+    add_to_module(module, "_has_made_loops", &has_made_loops)?;
     lifecycle::watch_forks()
 }
 

@@ -6,6 +6,10 @@
 //!
 //! Each of the two hands the callback to the loop, unless the other one has done so for the same signal. Which comes first
 //! is chance; the relay alone comes if somebody has taken the socket's place, the number alone if the relay's.
+//!
+//! A descriptor that was there before the loop's socket, as Twisted's is, gets each number, too.
+
+use aioxide_engine::socket;
 
 use crate::events::{EventLoop, Handle, run_handle};
 use crate::ffi::{
@@ -111,9 +115,24 @@ fn hand_over(this: &Ref<EventLoop>, sig: &Obj) -> PyRes<()> {
     this.push_threadsafe(run_handle, handle)
 }
 
+/// The loop stops. What its socket still has is heard now if it is owed to somebody: to the descriptor from before, or
+/// to a callback that the relay alone has brought, and that would be brought again in the next run.
+pub(super) fn hear_the_last(this: &Ref<EventLoop>) -> PyRes<()> {
+    let balanced = this.signal_balance.borrow().iter().all(|count| *count == 0);
+    if balanced && this.wakeup_fd_before.get() < 0 {
+        return Ok(());
+    }
+    heard(this, &this.scheduler()?.drain_wakeup_bytes())
+}
+
 /// Numbers of signals were written to the loop's socket.
 #[inline]
 pub(super) fn heard(this: &Ref<EventLoop>, numbers: &[u8]) -> PyRes<()> {
+    if !numbers.is_empty() && this.wakeup_fd_before.get() >= 0 {
+        // Differs: asyncio takes the place for good once it has a signal handler. As where Python writes to it, what
+        // does not fit is lost.
+        drop(socket::write(this.wakeup_fd_before.get(), numbers));
+    }
     for number in numbers {
         if count(this, i64::from(*number), -1) <= 0 {
             hand_over(this, &Obj::int(i64::from(*number))?)?;
