@@ -22,6 +22,11 @@ class Suite:
     notes: str = ""
     """What a reader of the page should know."""
 
+    @property
+    def folder(self):
+        """What the source distribution is called, and the folder in it."""
+        return f"{self.name.replace('-', '_')}-{self.version}"
+
 
 #: In order of value.
 SUITES = [
@@ -135,5 +140,46 @@ SUITES = [
         ],
         arguments=["-o", "addopts=", "-m", "not network", "tests"],
         package="httpx",
+    ),
+    Suite(
+        "tornado",
+        "6.6.1",
+        requirements=["hypothesis", "twisted"],
+        arguments=["-c", "/dev/null", "--rootdir=.", "tornado/test"],
+    ),
+    Suite(
+        "pytest-asyncio",
+        "1.5.0",
+        requirements=["coverage", "hypothesis"],
+        arguments=["tests"],
+        package="pytest_asyncio",
+    ),
+    Suite(
+        "hypercorn",
+        "0.18.0",
+        requirements=["hypercorn[h3]", "httpx", "pytest-asyncio", "pytest-trio", "trio"],
+        arguments=["-o", "addopts=", "tests"],
+        package="src",
+    ),
+    Suite(
+        "janus",
+        "2.0.0",
+        requirements=["pytest-asyncio", "pytest-codspeed"],
+        arguments=["-o", "addopts=", "tests"],
+        package="janus",
+    ),
+    Suite(
+        "asgiref",
+        "3.13.0",
+        requirements=["pytest-asyncio"],
+        arguments=["tests"],
+        package="asgiref",
+    ),
+    Suite(
+        "aiofiles",
+        "25.1.0",
+        requirements=["pytest-asyncio"],
+        arguments=["tests"],
+        package="src",
     ),
 ]
