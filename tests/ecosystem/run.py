@@ -133,20 +133,20 @@ def watch(process, record):
     return False
 
 
-def run(suite, mode, extra=(), only=None):
-    """Runs a suite's tests in a mode, in as many processes as it takes."""
+def run(suite, mode, extra=(), only=None, name=None):
+    """Runs a suite's tests in a mode, in as many processes as it takes. What it writes is named so, else as the mode."""
     result = Run()
     started = time.monotonic()
     python, place = environment(suite), source(suite, mode)
     scratch = TARGET / "runs" / suite.name
     scratch.mkdir(parents=True, exist_ok=True)
-    record, log = scratch / f"{mode}.jsonl", scratch / f"{mode}.log"
+    record, log = scratch / f"{name or mode}.jsonl", scratch / f"{name or mode}.log"
     log.unlink(missing_ok=True)
     pytest = ["-m", "pytest", "-p", "no:cacheprovider", "-p", "ecosystem_recorder", "-q", "--color=no"]
     pytest += [f"--timeout={TEST_TIMEOUT}", "--timeout-method=signal", *suite.arguments, *extra]
     for _ in range(20):
         record.unlink(missing_ok=True)
-        choice = {"without": list(result.outcomes), "patterns": list(suite.deselected)}
+        choice = {"without": list(result.outcomes), "patterns": list(suite.deselected), "freeze": suite.freeze}
         if only is not None:
             choice["only"] = list(only)
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHON"))}
@@ -217,8 +217,8 @@ def judge(suite, control, mode, result, extra):
     flaky, differences = [], {}
     if suspects and not result.problem:
         print(f"    {mode}: {len(suspects)} to be run again", flush=True)
-        again = [run(suite, mode, extra, suspects), run(suite, mode, extra, suspects)]
-        control_again = run(suite, "stdlib", extra, suspects)
+        again = [run(suite, mode, extra, suspects, f"{mode}-again-{number}") for number in (1, 2)]
+        control_again = run(suite, "stdlib", extra, suspects, f"{mode}-again-stdlib")
     for test in suspects:
         if not result.problem and not differs(control.outcomes[test], control_again.outcomes.get(test, "not run")):
             if all(not differs(control.outcomes[test], each.outcomes.get(test, "not run")) for each in again):
@@ -247,13 +247,14 @@ def judge(suite, control, mode, result, extra):
 def run_suite(suite, extra, modes, jobs):
     """Runs a suite in all modes, so many at a time."""
     prepare(suite)
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+    with concurrent.futures.ThreadPoolExecutor(1 if suite.alone else jobs) as pool:
         runs = {mode: pool.submit(run, suite, mode, extra) for mode in ("stdlib", *modes)}
     control = runs["stdlib"].result()
     if any(any(native) for native in control.native):
         control.problem += "\nthe stdlib's run was on aioxide"
     failed = [test for test, outcome in control.outcomes.items() if outcome not in IN_ORDER]
-    again = run(suite, "stdlib", extra, failed).outcomes if failed and not control.problem else {}
+    repeat = failed and not control.problem
+    again = run(suite, "stdlib", extra, failed, "stdlib-again").outcomes if repeat else {}
     recovered = {test: outcome for test, outcome in again.items() if test in failed and outcome in IN_ORDER}
     control.outcomes |= recovered
     found = {

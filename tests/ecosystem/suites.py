@@ -17,6 +17,10 @@ class Suite:
     """The folder with the package, which is taken out of the way: the tests import what is installed."""
     deselected: dict[str, str] = field(default_factory=dict)
     """Patterns of tests that are not run on anything, each with its reason."""
+    alone: bool = False
+    """Whether two runs at a time disturb each other: the tests use a port of a fixed number."""
+    freeze: bool = False
+    """Whether the garbage collector leaves alone what was there before the first test: it is run after each."""
     left_out: str = ""
     """Why the suite cannot be run at all."""
     notes: str = ""
@@ -74,6 +78,7 @@ SUITES = [
             "tests",
         ],
         package="aiohttp",
+        freeze=True,
         deselected={"tests/test_circular_imports.py*": "imports each module in a process of its own, without asyncio"},
         notes="Without benchmarks and the Autobahn suite, which needs Docker.",
     ),
@@ -140,12 +145,13 @@ SUITES = [
         ],
         arguments=["-o", "addopts=", "-m", "not network", "tests"],
         package="httpx",
+        alone=True,
     ),
     Suite(
         "tornado",
         "6.6.1",
         requirements=["hypothesis", "twisted"],
-        arguments=["-c", "/dev/null", "--rootdir=.", "tornado/test"],
+        arguments=["-c", "/dev/null", "--rootdir=.", "--log-disable=tornado.access", "tornado/test"],
     ),
     Suite(
         "pytest-asyncio",
@@ -181,5 +187,16 @@ SUITES = [
         requirements=["pytest-asyncio"],
         arguments=["tests"],
         package="src",
+    ),
+    Suite(
+        "uvloop",
+        "0.23.0",
+        requirements=["aiohttp", "psutil", "pyOpenSSL", "setuptools"],
+        arguments=["-k", "AIO", "tests"],
+        package="uvloop",
+        deselected={
+            "tests/test_base.py::*::test_set_task_name": "asks whether the loop's class comes from a module of asyncio",
+        },
+        notes="Only the half that tests asyncio's own loop: uvloop runs most of its tests on both.",
     ),
 ]
