@@ -134,7 +134,7 @@ def watch(process, record):
 
 
 def run(suite, mode, extra=(), only=None, name=None):
-    """Runs a suite's tests in a mode, in as many processes as it takes. Its files are named as the mode, or by `name`."""
+    """Runs a suite's tests in a mode, in as many processes as it takes. Its files are named by `name` or the mode."""
     result = Run()
     started = time.monotonic()
     python, place = environment(suite), source(suite, mode)
