@@ -679,6 +679,36 @@ class TestWriting:
         run_until(loop, lambda: protocol.calls[-1][0] == "lost")
         assert protocol.calls == [("made",), ("pause",), ("lost", None)]
 
+    @pytest.mark.parametrize(
+        "write",
+        [
+            lambda transport: transport.write(bytes(1_000)),
+            lambda transport: transport.write(b"more"),
+            lambda transport: (transport.write(b"more"), transport.get_write_buffer_size()),
+            lambda transport: (transport.write(b"more"), transport.set_write_buffer_limits(high=2_000)),
+            lambda transport: (transport.write(b"more"), transport.get_extra_info("socket")),
+            lambda transport: (transport.write(b"more"), transport.close()),
+        ],
+        ids=["much", "little", "size", "limits", "socket", "close"],
+    )
+    def test_what_is_written_while_it_closes_does_not_end_it_within_the_call(self, loop, pair, connect, write):
+        def write_on(self):
+            write(self.transport)
+            self.note("written")
+
+        protocol = Recorder(resume=write_on)
+        transport = connect(protocol)
+        transport.set_write_buffer_limits(high=500)
+        transport.write(bytes(1_000_000))
+        transport.close()
+
+        def read():
+            take(pair[1])
+            return protocol.calls[-1][0] == "lost"
+
+        run_until(loop, read)
+        assert protocol.calls == [("made",), ("pause",), ("resume",), ("written",), ("lost", None)]
+
     @pytest.mark.parametrize("name", ["pause", "resume"])
     def test_a_raising_flow_callback_is_reported_and_the_connection_goes_on(self, loop, pair, connect, reports, name):
         def fail(self):

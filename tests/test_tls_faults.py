@@ -620,6 +620,33 @@ def test_peer_goes_on_sending(loop):
     run(loop, main())
 
 
+def test_peer_ends_tls_while_writing_is_paused(loop):
+    """What waits is sent, and the protocol is told to resume before it is told of the end."""
+
+    async def main():
+        reports = []
+        loop.set_exception_handler(lambda _, context: reports.append(context))
+        async with against_hand(loop) as (server, hand, sock):
+            # More than the transport below keeps for later, and so little that the socket takes it all at once.
+            server.transport.set_write_buffer_limits(high=70_000)
+            while not server.paused:
+                server.transport.write(bytes(16_384))
+                await asyncio.sleep(0)
+            await loop.sock_sendall(sock, hand.end())
+            await asyncio.wait_for(server.ended, PATIENCE)
+            await turns(2)
+            with contextlib.suppress(BlockingIOError):
+                while sock.recv(1 << 20):
+                    pass
+            await drain_until_end(loop, sock)
+            await asyncio.wait_for(server.lost, PATIENCE)
+        told = [name for name, *_ in server.log]
+        assert told == ["connection_made", "pause_writing", "eof_received", "resume_writing", "connection_lost"]
+        assert reports == []
+
+    run(loop, main())
+
+
 def test_write_while_closing(loop):
     """It is not sent, and it is no error."""
 

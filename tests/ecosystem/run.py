@@ -4,7 +4,8 @@ Each suite comes from its project's source distribution on PyPI, in an environme
 runs three times: on the stdlib, with native event loops alone (`loop`), with all native names (`full`).
 A test that is in order on the stdlib, and not on aioxide, is run again: twice more on aioxide, once
 more on the stdlib. If it passes both times, or fails on the stdlib, it is named as flaky; else it is
-a difference, and the run fails.
+a difference, and the run fails. A test that fails on the stdlib is run once more there: if it is in order
+then, it counts as such.
 
 A test that hangs is interrupted and fails; one that takes the process with it, or cannot be
 interrupted, is named as crashed or hung, and the run goes on behind it in a new process.
@@ -12,10 +13,12 @@ interrupted, is named as crashed or hung, and the run goes on behind it in a new
     python tests/ecosystem/run.py                     all suites; writes docs/ecosystem.md
     python tests/ecosystem/run.py anyio uvicorn       some; the page keeps what is known of the others
     python tests/ecosystem/run.py anyio -k sockets    some tests, for work on them; writes no page without --enter
+    python tests/ecosystem/run.py --jobs 2            two modes of a suite at a time
     python tests/ecosystem/run.py --prepare           makes the environments, runs nothing
 """
 
 import argparse
+import concurrent.futures
 import contextlib
 import dataclasses
 import fnmatch
@@ -65,23 +68,39 @@ def command(*words, **options):
     subprocess.run([str(word) for word in words], check=True, **options)
 
 
-def source(suite):
-    """Unpacks the source distribution; takes the package out of the way of the installed one."""
-    place = TARGET / "sources" / f"{suite.name}-{suite.version}"
+def source(suite, mode):
+    """Unpacks the source distribution for a mode; takes the package out of the way of the installed one.
+
+    Each mode has its own, since tests write files beside themselves.
+    """
+    place = TARGET / "sources" / mode / suite.folder
     if not (place / ".unpacked").exists():
         shutil.rmtree(place, ignore_errors=True)
-        download = TARGET / "sdists"
-        pinned = f"{suite.name}=={suite.version}"
-        command(
-            *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"),
-            *("--no-binary", suite.name, "--dest", download, pinned),
-        )
-        with tarfile.open(download / f"{suite.name}-{suite.version}.tar.gz") as archive:
+        with tarfile.open(distribution(suite)) as archive:
             archive.extractall(place.parent, filter="data")
         if suite.package:
             shutil.rmtree(place / suite.package)
         (place / ".unpacked").touch()
     return place
+
+
+def distribution(suite):
+    """Downloads the source distribution."""
+    folder = TARGET / "sdists"
+    archive = folder / f"{suite.folder}.tar.gz"
+    if not archive.exists():
+        command(
+            *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"),
+            *("--no-binary", suite.name, "--dest", folder, f"{suite.name}=={suite.version}"),
+        )
+    return archive
+
+
+def prepare(suite):
+    """Makes the environment and unpacks the sources."""
+    environment(suite)
+    for mode in MODES:
+        source(suite, mode)
 
 
 def environment(suite):
@@ -114,20 +133,20 @@ def watch(process, record):
     return False
 
 
-def run(suite, mode, extra=(), only=None):
-    """Runs a suite's tests in a mode, in as many processes as it takes."""
+def run(suite, mode, extra=(), only=None, name=None):
+    """Runs a suite's tests in a mode, in as many processes as it takes. Its files are named by `name` or the mode."""
     result = Run()
     started = time.monotonic()
-    python, place = environment(suite), source(suite)
+    python, place = environment(suite), source(suite, mode)
     scratch = TARGET / "runs" / suite.name
     scratch.mkdir(parents=True, exist_ok=True)
-    record, log = scratch / f"{mode}.jsonl", scratch / f"{mode}.log"
+    record, log = scratch / f"{name or mode}.jsonl", scratch / f"{name or mode}.log"
     log.unlink(missing_ok=True)
     pytest = ["-m", "pytest", "-p", "no:cacheprovider", "-p", "ecosystem_recorder", "-q", "--color=no"]
     pytest += [f"--timeout={TEST_TIMEOUT}", "--timeout-method=signal", *suite.arguments, *extra]
     for _ in range(20):
         record.unlink(missing_ok=True)
-        choice = {"without": list(result.outcomes), "patterns": list(suite.deselected)}
+        choice = {"without": list(result.outcomes), "patterns": list(suite.deselected), "freeze": suite.freeze}
         if only is not None:
             choice["only"] = list(only)
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHON"))}
@@ -191,16 +210,15 @@ def differs(on_stdlib, here):
     return (on_stdlib in IN_ORDER and here not in IN_ORDER) or (on_stdlib == "passed" and here != "passed")
 
 
-def judge(suite, control, mode, extra):
-    """Runs a suite on aioxide and compares; returns a record for the page."""
-    result = run(suite, mode, extra)
+def judge(suite, control, mode, result, extra):
+    """Compares a run on aioxide with the stdlib's; returns a record for the page."""
     outcome = {test: result.outcomes.get(test, "not run") for test in control.outcomes}
     suspects = [test for test, before in control.outcomes.items() if differs(before, outcome[test])]
     flaky, differences = [], {}
     if suspects and not result.problem:
         print(f"    {mode}: {len(suspects)} to be run again", flush=True)
-        again = [run(suite, mode, extra, suspects), run(suite, mode, extra, suspects)]
-        control_again = run(suite, "stdlib", extra, suspects)
+        again = [run(suite, mode, extra, suspects, f"{mode}-again-{number}") for number in (1, 2)]
+        control_again = run(suite, "stdlib", extra, suspects, f"{mode}-again-stdlib")
     for test in suspects:
         if not result.problem and not differs(control.outcomes[test], control_again.outcomes.get(test, "not run")):
             if all(not differs(control.outcomes[test], each.outcomes.get(test, "not run")) for each in again):
@@ -226,11 +244,19 @@ def judge(suite, control, mode, extra):
     }
 
 
-def run_suite(suite, extra, modes):
-    """Runs a suite in all modes."""
-    control = run(suite, "stdlib", extra)
+def run_suite(suite, extra, modes, jobs):
+    """Runs a suite in all modes, so many at a time."""
+    prepare(suite)
+    with concurrent.futures.ThreadPoolExecutor(1 if suite.alone else jobs) as pool:
+        runs = {mode: pool.submit(run, suite, mode, extra) for mode in ("stdlib", *modes)}
+    control = runs["stdlib"].result()
     if any(any(native) for native in control.native):
         control.problem += "\nthe stdlib's run was on aioxide"
+    failed = [test for test, outcome in control.outcomes.items() if outcome not in IN_ORDER]
+    repeat = failed and not control.problem
+    again = run(suite, "stdlib", extra, failed, "stdlib-again").outcomes if repeat else {}
+    recovered = {test: outcome for test, outcome in again.items() if test in failed and outcome in IN_ORDER}
+    control.outcomes |= recovered
     found = {
         "version": suite.version,
         "python": platform.python_version(),
@@ -240,6 +266,7 @@ def run_suite(suite, extra, modes):
             "passed": control.count("passed"),
             "skipped": control.count("skipped", "xfailed"),
             "failed": {test: reason(control, test) for test, it in control.outcomes.items() if it not in IN_ORDER},
+            "flaky": list(recovered),
             "problem": control.problem.strip(),
             "seconds": round(control.seconds),
         },
@@ -247,7 +274,7 @@ def run_suite(suite, extra, modes):
     print(line("stdlib", found["stdlib"]), flush=True)
     if not control.problem:
         for mode in modes:
-            found[mode] = judge(suite, control, mode, extra)
+            found[mode] = judge(suite, control, mode, runs[mode].result(), extra)
             print(line(mode, found[mode]), flush=True)
             for test, detail in found[mode]["differences"].items():
                 print(f"    DIFFERENCE {test}: {detail.splitlines()[0]}", flush=True)
@@ -354,6 +381,8 @@ def section(suite, found):
         for why, tests in sorted(groups.items(), key=lambda group: -len(group[1])):
             text.append(f"- {len(tests)}, `{tests[0]}`{' and others' * (len(tests) > 1)}: `{why}`")
         text.append("")
+    flaky = [(test, "") for test in sorted(found["stdlib"].get("flaky", ()))]
+    text += listing("Flaky on the stdlib, where they failed once and were in order when run again:", flaky)
     for mode in ("loop", "full"):
         if mode in found:
             words = {test: detail.partition("\n")[0] for test, detail in found[mode]["differences"].items()}
@@ -375,6 +404,7 @@ def main():
     parser.add_argument("-k", metavar="WORD", help="tests that match, as in pytest")
     parser.add_argument("--enter", action="store_true", help="enter a run of some tests (-k) in the page, as such")
     parser.add_argument("--modes", default="loop,full", help="(loop,full)")
+    parser.add_argument("--jobs", type=int, default=1, help="how many modes of a suite run at a time (1)")
     parser.add_argument("--prepare", action="store_true", help="make the environments, run nothing")
     parser.add_argument("--page-only", action="store_true", help="write the page of what is known")
     options = parser.parse_args()
@@ -389,10 +419,9 @@ def main():
         if suite.left_out:
             print(f"  not run: {suite.left_out}")
         elif options.prepare:
-            source(suite)
-            environment(suite)
+            prepare(suite)
         else:
-            found = run_suite(suite, ["-k", options.k] if options.k else [], options.modes.split(","))
+            found = run_suite(suite, ["-k", options.k] if options.k else [], options.modes.split(","), options.jobs)
             found["only"] = options.k
             whole = (options.enter or not options.k) and options.modes == "loop,full"
             name = f"{suite.name}.json" if whole else f"{suite.name}-part.json.txt"

@@ -17,10 +17,19 @@ class Suite:
     """The folder with the package, which is taken out of the way: the tests import what is installed."""
     deselected: dict[str, str] = field(default_factory=dict)
     """Patterns of tests that are not run on anything, each with its reason."""
+    alone: bool = False
+    """Whether two runs at a time disturb each other: the tests use a port of a fixed number."""
+    freeze: bool = False
+    """Whether the garbage collector leaves alone what was there before the first test: it is run after each."""
     left_out: str = ""
     """Why the suite cannot be run at all."""
     notes: str = ""
     """What a reader of the page should know."""
+
+    @property
+    def folder(self):
+        """What the source distribution is called, and the folder in it."""
+        return f"{self.name.replace('-', '_')}-{self.version}"
 
 
 #: In order of value.
@@ -69,6 +78,7 @@ SUITES = [
             "tests",
         ],
         package="aiohttp",
+        freeze=True,
         deselected={"tests/test_circular_imports.py*": "imports each module in a process of its own, without asyncio"},
         notes="Without benchmarks and the Autobahn suite, which needs Docker.",
     ),
@@ -135,5 +145,58 @@ SUITES = [
         ],
         arguments=["-o", "addopts=", "-m", "not network", "tests"],
         package="httpx",
+        alone=True,
+    ),
+    Suite(
+        "tornado",
+        "6.6.1",
+        requirements=["hypothesis", "twisted"],
+        arguments=["-c", "/dev/null", "--rootdir=.", "--log-disable=tornado.access", "tornado/test"],
+    ),
+    Suite(
+        "pytest-asyncio",
+        "1.5.0",
+        requirements=["coverage", "hypothesis"],
+        arguments=["tests"],
+        package="pytest_asyncio",
+    ),
+    Suite(
+        "hypercorn",
+        "0.18.0",
+        requirements=["hypercorn[h3]", "httpx", "pytest-asyncio", "pytest-trio", "trio"],
+        arguments=["-o", "addopts=", "tests"],
+        package="src",
+    ),
+    Suite(
+        "janus",
+        "2.0.0",
+        requirements=["pytest-asyncio", "pytest-codspeed"],
+        arguments=["-o", "addopts=", "tests"],
+        package="janus",
+    ),
+    Suite(
+        "asgiref",
+        "3.13.0",
+        requirements=["pytest-asyncio"],
+        arguments=["tests"],
+        package="asgiref",
+    ),
+    Suite(
+        "aiofiles",
+        "25.1.0",
+        requirements=["pytest-asyncio"],
+        arguments=["tests"],
+        package="src",
+    ),
+    Suite(
+        "uvloop",
+        "0.23.0",
+        requirements=["aiohttp", "psutil", "pyOpenSSL", "setuptools"],
+        arguments=["-k", "AIO", "tests"],
+        package="uvloop",
+        deselected={
+            "tests/test_base.py::*::test_set_task_name": "asks whether the loop's class comes from a module of asyncio",
+        },
+        notes="Only the half that tests asyncio's own loop: uvloop runs most of its tests on both.",
     ),
 ]

@@ -7,6 +7,7 @@ outcome. What was under way when a process died can so be told.
 
 import asyncio
 import fnmatch
+import gc
 import json
 import os
 import pathlib
@@ -37,6 +38,7 @@ class Recorder:
         self._phases = {}
         #: Reports of runs within tests (pytester) come from other processes; those of this one have this id.
         self._pid = os.getpid()
+        self._choice = json.loads(os.environ.get("AIOXIDE_ECOSYSTEM_CHOICE", "{}"))
 
     def write(self, **line):
         if os.getpid() == self._pid:
@@ -46,7 +48,7 @@ class Recorder:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config, items):
         self.write(what="on", **running_on())
-        chosen = json.loads(os.environ.get("AIOXIDE_ECOSYSTEM_CHOICE", "{}"))
+        chosen = self._choice
         only, without, patterns = chosen.get("only"), set(chosen.get("without", ())), chosen.get("patterns", ())
         kept, dropped = [], []
         for item in items:
@@ -57,6 +59,11 @@ class Recorder:
         items[:] = kept
         if dropped:
             config.hook.pytest_deselected(items=dropped)
+
+    def pytest_collection_finish(self):
+        if self._choice.get("freeze"):
+            gc.collect()
+            gc.freeze()
 
     def pytest_collectreport(self, report):
         if report.failed:

@@ -1026,12 +1026,14 @@ impl Ref<StreamTransport> {
         maybe_resume(self)?;
         // The protocol may have written, closed or aborted meanwhile.
         if self.buffer.borrow().is_empty() {
-            return self.drained();
+            self.drained()?;
+            return self.end_if_due();
         }
         Ok(())
     }
 
-    /// All is sent: what waited for that happens.
+    /// All is sent: what waited for that happens, but for the end. That is for [`Self::end_if_due`], since this here may be
+    /// a write in `resume_writing`, and nobody is told of the end within a call of their own.
     #[inline]
     fn drained(&self) -> PyRes<()> {
         if let Some(waiter) = self.empty_waiter.get()
@@ -1039,14 +1041,26 @@ impl Ref<StreamTransport> {
         {
             set_result(&waiter, Obj::none())?;
         }
-        if self.closing.get() && self.conn_lost.get() == 0 {
-            self.conn_lost.set(1);
-            return self.lose(&Obj::none());
-        }
-        if self.eof.get() && self.conn_lost.get() == 0 {
+        if self.eof.get() && !self.closing.get() && self.conn_lost.get() == 0 {
             return self.shut_writing();
         }
         Ok(())
+    }
+
+    /// Was it closed while something waited, all of which is sent now?
+    #[inline]
+    fn is_end_due(&self) -> bool {
+        self.closing.get() && self.conn_lost.get() == 0 && self.buffer.borrow().is_empty()
+    }
+
+    /// Tells the protocol of the end then.
+    #[inline]
+    fn end_if_due(&self) -> PyRes<()> {
+        if !self.is_end_due() {
+            return Ok(());
+        }
+        self.conn_lost.set(1);
+        self.lose(&Obj::none())
     }
 
     /// Drops what is not sent.
@@ -1254,17 +1268,28 @@ pub(super) fn ready_method(body: JobBody) -> Option<&'static Obj> {
 fn flush_job(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
     match CLASS.cast(&object) {
         // A close, an abort or a look at the buffer may have been first.
-        Some(this) if this.deferred.get() => {
-            let outcome = this.flush_quietly();
-            if matches!(outcome, Ok(true)) {
+        Some(this) => {
+            let outcome = if this.deferred.get() {
+                this.flush_quietly()
+            } else {
+                Ok(true)
+            };
+            if matches!(outcome, Ok(true)) && !this.is_end_due() {
                 return Ok(());
             }
             if loop_.is_running_job() {
-                let rest = || this.flush_the_rest(outcome);
-                this.run_ready(loop_, names::write_ready(), rest)
+                this.run_ready(loop_, names::write_ready(), || {
+                    this.flush_the_rest(outcome)?;
+                    this.end_if_due()
+                })
             } else {
                 // In the midst of a job, which may have entered the context.
-                this.flush_the_rest(outcome)
+                this.flush_the_rest(outcome)?;
+                if this.is_end_due() {
+                    this.conn_lost.set(1);
+                    this.lose_soon(&Obj::none())?;
+                }
+                Ok(())
             }
         }
         _ => Ok(()),
