@@ -242,7 +242,10 @@ async def talk(loop, fork, place, side):
             hand = Hand(client_context())
         else:
             opening = loop.create_connection(protocol, sock=near, ssl=client, server_hostname="localhost")
-            hand = Hand(server_context(), server_side=True)
+            other = server_context()
+            # A forked process that goes on would take the tickets.
+            other.num_tickets = 0
+            hand = Hand(other, server_side=True)
         speaking = loop.run_in_executor(None, speak_by_hand, hand, far, fork.over if place in EARLY else None)
         try:
             transport, own = await opening
