@@ -101,6 +101,7 @@ SUITES = [
         ],
         arguments=["-o", "addopts=", "--ignore=tests/benchmarks", "tests"],
         package="uvicorn",
+        alone=True,
         deselected={
             "tests/test_auto_detection.py::test_loop_auto": "asserts that the class of the loop is one of the stdlib's",
             "tests/test_config.py::test_get_loop_factory?asyncio-*": "has the stdlib's loop class in its name",
