@@ -307,11 +307,44 @@ def test_alternating_addresses(loop):
         for receiver, _ in receivers:
             sender.sendto(b"%d" % round_, receiver.get_extra_info("sockname"))
             # An equal tuple that is another object.
-            sender.sendto(b"again", tuple(receiver.get_extra_info("sockname")))
+            sender.sendto(b"again", (*receiver.get_extra_info("sockname"),))
     for _, protocol in receivers:
         until_noted(loop, protocol, lambda protocol=protocol: len(protocol.data) == 20)
         assert protocol.data[::2] == [b"%d" % round_ for round_ in range(10)]
     close(loop, sender, *(receiver for receiver, _ in receivers))
+
+
+@pytest.mark.parametrize("host", [LOCALHOST, "::1", "127.10.199.254"])
+def test_answers_go_to_whom_they_are_for(loop, host):
+    """To the sender heard last, to those heard before, and to equal addresses that are other objects."""
+    if host == "::1" and not socket.has_ipv6:
+        pytest.skip("no IPv6")
+
+    class Server(Recorder):
+        def datagram_received(self, data, addr):
+            super().datagram_received(data, addr)
+            self.transport.sendto(b"to you: " + data, addr)
+            first = self.events[1][2]
+            self.transport.sendto(b"to the first: " + data, first)
+            self.transport.sendto(b"copy: " + data, (*addr,))
+            self.transport.sendto(b"again: " + data, addr)
+
+    transport, server = endpoint(loop, Server, local_addr=(host, 0))
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as one, socket.socket(family, socket.SOCK_DGRAM) as two:
+        for sock in (one, two):
+            sock.bind((host, 0))
+            sock.setblocking(False)
+        for sock, data in [(one, b"1"), (two, b"2"), (two, b"3"), (one, b"4")]:
+            sock.sendto(data, transport.get_extra_info("sockname"))
+        until_noted(loop, server, lambda: len(server.data) == 4)
+        assert [event[2] for event in server.events[1:]] == [sock.getsockname() for sock in (one, two, two, one)]
+        first = ["to you: 1", "to the first: 1", "copy: 1", "again: 1", "to the first: 2", "to the first: 3"]
+        first += ["to you: 4", "to the first: 4", "copy: 4", "again: 4"]
+        second = ["to you: 2", "copy: 2", "again: 2", "to you: 3", "copy: 3", "again: 3"]
+        assert drain(loop, one, len(first)) == [text.encode() for text in first]
+        assert drain(loop, two, len(second)) == [text.encode() for text in second]
+    close(loop, transport)
 
 
 def test_host_name_as_address(loop):

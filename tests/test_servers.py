@@ -825,7 +825,7 @@ def test_many_transports_that_nobody_closes(own):
         server = await own.create_server(Abandoned, "127.0.0.1", 0)
         for number in range(40):
             with client(server):
-                await until(lambda: len(alive) == number + 1)  # noqa: B023
+                await until(lambda: len(alive) == number + 1)
                 gc.collect()
                 await until(lambda: alive[-1]() is None)
                 assert server._active_count == 0

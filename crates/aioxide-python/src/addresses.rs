@@ -25,10 +25,9 @@ const UNIX_NAME_MAX: usize = 100;
 pub(crate) fn to_python(address: Option<&Address>) -> PyRes {
     match address {
         None => Ok(Obj::none()),
-        Some(Address::V4(address)) => Obj::tuple([
-            Obj::str(&address.ip().to_string())?,
-            Obj::int(address.port().into())?,
-        ]),
+        Some(Address::V4(address)) => {
+            Obj::tuple([ipv4_text(*address.ip())?, Obj::int(address.port().into())?])
+        }
         Some(Address::V6(address)) => Obj::tuple([
             Obj::str(&ipv6_text(*address.ip()))?,
             Obj::int(address.port().into())?,
@@ -42,6 +41,25 @@ pub(crate) fn to_python(address: Option<&Address>) -> PyRes {
             _ => stdlib::fsdecode()?.call([&Obj::bytes(path)?]),
         },
     }
+}
+
+/// An IPv4 address as a `str`.
+///
+/// Perf: UDP, where each sender is put into words: Rust's formatting takes a thousand instructions more.
+fn ipv4_text(ip: Ipv4Addr) -> PyRes {
+    let mut text = [b'.'; 15];
+    let mut len = 0;
+    for (index, octet) in ip.octets().into_iter().enumerate() {
+        // The dot is there already.
+        len += usize::from(index > 0);
+        for (digit, least) in [(octet / 100, 100), (octet / 10 % 10, 10), (octet % 10, 0)] {
+            if octet >= least {
+                text[len] = b'0' + digit;
+                len += 1;
+            }
+        }
+    }
+    Obj::str(std::str::from_utf8(&text[..len]).unwrap_or_default())
 }
 
 /// An IPv6 address in the words of `inet_ntop`: other than Rust's, `::a.b.c.d` is dotted there.
@@ -76,13 +94,12 @@ pub(crate) fn from_python(family: Family, address: &Obj) -> PyRes<Option<Address
     let [host, port, rest @ ..] = address.tuple_items() else {
         return Ok(None);
     };
-    if !host.is_exact_str() || !port.is_exact_int() {
+    let (Some(host), true) = (host.utf8(), port.is_exact_int()) else {
         return Ok(None);
-    }
+    };
     let Some(port) = small(port)?.and_then(|port| u16::try_from(port).ok()) else {
         return Ok(None);
     };
-    let host = host.text()?;
     match (family, rest) {
         (Family::V4, []) => Ok(host
             .parse()

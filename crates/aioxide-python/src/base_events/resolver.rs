@@ -50,7 +50,9 @@ pub(super) fn methods(builder: ClassBuilder<EventLoop>) -> ClassBuilder<EventLoo
 
 /// The arguments of `getaddrinfo`, all six of them.
 fn address_arguments(args: &Args<'_>) -> PyRes<Vec<Obj>> {
-    let mut all = vec![args.req(0).clone(), args.req(1).clone()];
+    let mut all = Vec::with_capacity(6);
+    all.push(args.req(0).clone());
+    all.push(args.req(1).clone());
     for index in 2..6 {
         all.push(args.get(index).cloned().map_or_else(|| Obj::int(0), Ok)?);
     }
@@ -147,7 +149,7 @@ impl Lookup {
                 {
                     return Ok(Sent::Return(infos));
                 }
-                at_once = at_once && never_asks_for_addresses(&args)?;
+                at_once = at_once && never_asks_for_addresses(&args);
                 if debug {
                     function = self.loop_.obj().getattr(names::getaddrinfo_debug())?;
                 }
@@ -220,34 +222,35 @@ fn c_int(object: &Obj) -> Option<i32> {
 }
 
 /// The text of a plain `str` or `bytes` in ASCII.
-fn ascii(object: &Obj) -> PyRes<Option<String>> {
-    let text = if object.is_exact_str() {
-        object.text()?
-    } else if object.is_exactly(stdlib::bytes()?) {
-        object.method(names::decode(), [names::latin_1()])?.text()?
+fn ascii(object: &Obj) -> Option<&str> {
+    let text = if object.is_exact_bytes() {
+        object
+            .as_bytes()
+            .and_then(|bytes| str::from_utf8(bytes).ok())
     } else {
-        return Ok(None);
+        object.utf8()
     };
-    Ok(text.is_ascii().then_some(text))
+    text.filter(|text| text.is_ascii())
 }
 
 /// Can the C library answer these arguments of `getaddrinfo` without asking a server or reading a list of services?
-fn never_asks_for_addresses(args: &[Obj]) -> PyRes<bool> {
+fn never_asks_for_addresses(args: &[Obj]) -> bool {
     let [host, port, _, _, _, flags] = args else {
-        return Ok(false);
+        return false;
     };
     let Some(flags) = c_int(flags) else {
-        return Ok(false);
+        return false;
     };
-    let numeric_port = port.is_none()
-        || port.is_exact_int()
-        || ascii(port)?.is_some_and(|service| resolver::is_number(&service));
+    let numeric_port =
+        port.is_none() || port.is_exact_int() || ascii(port).is_some_and(resolver::is_number);
     if !numeric_port {
-        return Ok(false);
+        return false;
     }
-    Ok(host.is_none()
-        || ascii(host)?
-            .is_some_and(|host| resolver::is_numeric_host(flags) || resolver::is_literal(&host)))
+    // A text that cannot be encoded does not get as far as the C library.
+    let unheard = || host.is_exact_str() && host.utf8().is_none();
+    host.is_none()
+        || resolver::is_numeric_host(flags) && (ascii(host).is_some() || unheard())
+        || ascii(host).is_some_and(resolver::is_literal)
 }
 
 /// Can the C library answer these arguments of `getnameinfo` without asking a server or reading a list of services?
@@ -259,14 +262,14 @@ fn never_asks_for_names(args: &[Obj]) -> bool {
 }
 
 /// The port number of a `port` argument, if there is nothing unusual about it.
-fn port_number(port: &Obj) -> PyRes<Option<u16>> {
+fn port_number(port: &Obj) -> Option<u16> {
     if port.is_none() {
-        return Ok(Some(0));
+        return Some(0);
     }
     if port.is_exact_int() {
-        return Ok(c_int(port).and_then(|port| u16::try_from(port).ok()));
+        return c_int(port).and_then(|port| u16::try_from(port).ok());
     }
-    Ok(ascii(port)?.and_then(|port| resolver::port(&port)))
+    ascii(port).and_then(resolver::port)
 }
 
 /// What `socket.getaddrinfo` says about a literal address; nothing if it has to be asked.
@@ -285,10 +288,9 @@ fn literal_infos(args: &[Obj]) -> PyRes<Option<Obj>> {
         protocol,
         flags,
     };
-    let (Some(number), Some(address)) = (
-        port_number(port)?,
-        ascii(host)?.and_then(|host| resolver::literal(&host)),
-    ) else {
+    let (Some(number), Some(address)) =
+        (port_number(port), ascii(host).and_then(resolver::literal))
+    else {
         return Ok(None);
     };
     let Some(transports) = hints.answer(address) else {
@@ -302,22 +304,30 @@ fn literal_infos(args: &[Obj]) -> PyRes<Option<Obj>> {
         &Obj::int(kind.into())?,
         &Obj::int(protocol.into())?,
     ])?;
+    let (family, sockaddr) = match address {
+        // The text of IPv4 is what it was read from.
+        IpAddr::V4(_) if host.is_exact_str() => (
+            stdlib::af_inet()?,
+            Obj::tuple([host.clone(), Obj::int(number.into())?])?,
+        ),
+        IpAddr::V4(ip) => {
+            let address = Address::V4(SocketAddrV4::new(ip, number));
+            (stdlib::af_inet()?, addresses::to_python(Some(&address))?)
+        }
+        IpAddr::V6(ip) => {
+            let address = Address::V6(SocketAddrV6::new(ip, number, 0, 0));
+            (stdlib::af_inet6()?, addresses::to_python(Some(&address))?)
+        }
+    };
     let infos = transports
         .iter()
-        .map(|transport| info(address, number, *transport))
+        .map(|transport| info(family, &sockaddr, *transport))
         .collect::<PyRes<Vec<Obj>>>()?;
     Obj::list_of(infos).map(Some)
 }
 
 /// One entry of an answer.
-fn info(address: IpAddr, port: u16, transport: resolver::Transport) -> PyRes {
-    let (family, address) = match address {
-        IpAddr::V4(ip) => (stdlib::af_inet()?, Address::V4(SocketAddrV4::new(ip, port))),
-        IpAddr::V6(ip) => (
-            stdlib::af_inet6()?,
-            Address::V6(SocketAddrV6::new(ip, port, 0, 0)),
-        ),
-    };
+fn info(family: &Obj, sockaddr: &Obj, transport: resolver::Transport) -> PyRes {
     let kind = match transport.kind {
         resolver::STREAM => stdlib::sock_stream()?,
         resolver::DATAGRAM => stdlib::sock_dgram()?,
@@ -328,7 +338,7 @@ fn info(address: IpAddr, port: u16, transport: resolver::Transport) -> PyRes {
         kind.clone(),
         Obj::int(transport.protocol.into())?,
         names::nothing().clone(),
-        addresses::to_python(Some(&address))?,
+        sockaddr.clone(),
     ])
 }
 

@@ -511,13 +511,29 @@ impl Ref<DatagramTransport> {
         if family == Family::Unix && address.len()? == 0 {
             return Ok(false);
         }
-        let Some(parsed) = addresses::from_python(family, address)? else {
+        let parsed = match self.sender_as_received(address) {
+            None => addresses::from_python(family, address)?,
+            answered => answered,
+        };
+        let Some(parsed) = parsed else {
             return Ok(false);
         };
         self.sent_to.clear();
         *self.sent_to_parsed.borrow_mut() = Some(parsed);
         self.sent_to.set(address.clone());
         Ok(true)
+    }
+
+    /// The sender of the datagram received last, if it is his `address` object: that of an answer is not read again.
+    /// Only of IPv4, where reading what was written always gives the same.
+    fn sender_as_received(&self, address: &Obj) -> Option<Address> {
+        if !self.received_from.holds(address) {
+            return None;
+        }
+        match &*self.received_from_parsed.borrow() {
+            Some(Address::V4(address)) => Some(Address::V4(*address)),
+            _ => None,
+        }
     }
 
     /// Sends what waits, as far as there is room.
