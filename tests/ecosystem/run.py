@@ -286,8 +286,10 @@ def run_suite(suite, extra, modes, jobs):
 def reason(result, test):
     """The last line of what pytest said of a failed test, or the outcome."""
     said = [part for part in result.details.get(test, "").splitlines() if part.startswith("E  ")]
-    words = " ".join(said[-1][1:].split())[:160].replace("`", "'") if said else result.outcomes[test]
-    return re.sub(r"0x[0-9a-f]+|\b\d{4,}\b", "…", words)  # ports and addresses, so that like goes with like
+    words = " ".join(said[-1][1:].split()).replace("`", "'") if said else result.outcomes[test]
+    # Paths, ports and addresses, so that like goes with like.
+    words = re.sub(r"(?<![\w.:/])(/[\w.+-]+){2,}/", "…/", words)
+    return re.sub(r"0x[0-9a-f]+|\b\d{4,}\b", "…", words)[:160]
 
 
 def line(mode, found):
@@ -315,6 +317,7 @@ def page(results):
         "with all native names (`python -m aioxide -m pytest`). A *difference* is a test that is in order on",
         "the stdlib and fails on aioxide: run twice more, it failed at least once more on aioxide, and was in order a",
         "second time on the stdlib. What passed both times, or failed on the stdlib then, is named as flaky.",
+        "What failed on the stdlib was run once more there, and counts as in order if it was so then.",
         "",
         "| suite | Python | tests | passed, stdlib | passed, loop | passed, full | different, loop | different, full |",
         "|---|---|---:|---:|---:|---:|---:|---:|",

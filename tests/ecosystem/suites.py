@@ -80,7 +80,8 @@ SUITES = [
         package="aiohttp",
         freeze=True,
         deselected={"tests/test_circular_imports.py*": "imports each module in a process of its own, without asyncio"},
-        notes="Without benchmarks and the Autobahn suite, which needs Docker.",
+        notes="Without benchmarks and the Autobahn suite, which needs Docker. As root, who may read all files,\n"
+        "three tests of permissions fail on everything.",
     ),
     Suite(
         "uvicorn",
