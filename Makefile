@@ -113,7 +113,7 @@ lint: build $(VENV)/.lint-tools ## Check formats, lints and types
 	$(BIN)/mypy
 	for version in 3.11 3.12 3.13 3.14 3.15; do $(BIN)/mypy --python-version $$version tests/typing python/aioxide || exit; done
 	$(BIN)/python -m mypy.stubtest aioxide --concise --ignore-disjoint-bases --ignore-unused-allowlist \
-	  --allowlist tests/typing/stubtest-aioxide.txt
+	  --mypy-config-file tests/typing/stubtest.ini --allowlist tests/typing/stubtest-aioxide.txt
 	$(BIN)/python -m aioxide -m mypy.stubtest asyncio --concise --ignore-disjoint-bases --ignore-unused-allowlist \
 	  --allowlist tests/typing/stubtest-asyncio.txt
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pyright tests/typing $(wildcard python/aioxide/*.pyi)
