@@ -147,6 +147,7 @@ aioxide.runners.run(main())
 start_server: Callable[..., Coroutine[Any, Any, asyncio.Server]] = aioxide.streams.start_server
 race = aioxide.staggered.staggered_race([text], None)
 assert_type(aioxide.subprocess.PIPE, int)
+assert_type(aioxide.subprocess.Process, type[asyncio.subprocess.Process])
 
 # Its own.
 
