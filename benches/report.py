@@ -72,8 +72,8 @@ THEMES = {
 """Colours on a light page and on a dark one; the pictures have no background of their own."""
 
 
-BUSY = 1.0
-"""A load before a run that its figures show."""
+BUSY = 1.5
+"""A load before a run that its figures show. Groups of rows that run one after the other leave a load of 1 to the next."""
 
 Figures = dict[tuple[str, str], float]
 """Row and provider to what one operation costs."""
