@@ -73,7 +73,7 @@ THEMES = {
 
 
 BUSY = 1.5
-"""A load before a run that its figures show. Groups of rows that run one after the other leave a load of 1 to the next."""
+"""A load before a run that its figures show. Groups of rows, run one after the other, leave a load of 1 to the next."""
 
 Figures = dict[tuple[str, str], float]
 """Row and provider to what one operation costs."""
