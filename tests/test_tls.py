@@ -1979,6 +1979,9 @@ async def act_in_a_callback(loop, name, action, kind):
             client.transport.write(bytes(1 << 20))
             await turns(2)
         server.transport.resume_reading()
+    if client.transport.is_closing():
+        # What crosses the goodbye is an error or is not, as it comes.
+        await asyncio.wait_for(asyncio.wait([server.lost]), PATIENCE)
     server.transport.write(b"second")
     await turns(3)
     if not client.lost.done() and not client.transport.is_reading():
