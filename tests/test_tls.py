@@ -2015,6 +2015,8 @@ def test_what_callbacks_do(name, action, kind):
         pytest.skip("it has no such method")
     if name == "connection_made" and action == "pause":
         pytest.skip("it keeps the handshake of the stdlib from ending, see test_pause_in_connection_made")
+    if name == "data_received" and action == "end by hand":
+        pytest.skip("what crosses that end is an error or is not, as it comes")
     outcomes = []
     for make in (asyncio.SelectorEventLoop, aioxide.new_event_loop):
         loop = make()
