@@ -287,6 +287,66 @@ def test_removed_in_a_callback_is_called_no_more(loop, pair):
     assert calls == [True]
 
 
+class Dying:
+    """A callback that does something when its last reference goes."""
+
+    def __init__(self, deed):
+        self.deed = deed
+
+    def __call__(self):
+        raise AssertionError("it has been removed")
+
+    def __del__(self):
+        self.deed()
+
+
+def test_what_dies_with_a_watch_begins_another(loop, pair):
+    near, far = pair
+    calls = []
+
+    async def body():
+        far.send(b"x")
+        loop.add_reader(near, Dying(lambda: loop.add_reader(near, calls.append, "again")))
+        assert loop.remove_reader(near)
+        assert calls == []
+        await look(loop)
+        assert calls
+        assert loop.remove_reader(near)
+
+    run(loop, body())
+
+
+def test_what_dies_with_a_watch_ends_the_other_direction(loop, pair):
+    near, far = pair
+    removed = []
+
+    async def body():
+        far.send(b"x")
+        loop.add_writer(near, removed.append, "writable")
+        loop.add_reader(near, Dying(lambda: removed.append(loop.remove_writer(near))))
+        assert loop.remove_reader(near)
+        assert removed == [True]
+        await look(loop)
+        assert removed == [True]
+
+    run(loop, body())
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_what_dies_with_a_watch_raises(loop, pair):
+    near, far = pair
+
+    def fail():
+        raise ValueError("in __del__")
+
+    async def body():
+        loop.add_reader(near, Dying(fail))
+        assert loop.remove_reader(near)
+        await exchange(loop, near, far)
+
+    run(loop, body())
+
+
 def test_reading_ends_writing_goes_on(loop, pair):
     near, far = pair
 
