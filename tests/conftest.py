@@ -3,22 +3,18 @@
 import asyncio
 import gc
 import logging
-import signal
 import socket
 from collections.abc import Iterator
 
 import pytest
+from conformance.child import reset_signals
 
 import aioxide
 
 
 def pytest_configure() -> None:
-    """Heeds hang-ups and Ctrl-C again: under nohup and in the background they are ignored, and so they would be by what
-    tests start."""
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Heeds Ctrl-C and hang-ups: what runs in the background or under nohup ignores them, and so do its children."""
+    reset_signals()
 
 
 class _Reports(logging.Handler):

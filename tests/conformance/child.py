@@ -175,7 +175,7 @@ def check_provider(level: str | None) -> None:
 
 
 def reset_signals() -> None:
-    """Undoes what a background job inherits: with SIGINT ignored, tests would hang."""
+    """Undoes what a background job or nohup leaves: with SIGINT or SIGHUP ignored, tests would hang."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
