@@ -588,8 +588,7 @@ fn running_here() -> PyRes<Option<Ref<EventLoop>>> {
 }
 
 /// Does now what the current job has left for its end, and what TLS has made and not sent, since both processes would do
-/// it. In the child nothing is left for
-/// the end any more: it may never come.
+/// it. In the child nothing is left for the end any more: it may never come.
 fn before_fork() -> PyRes<()> {
     let Some(loop_) = running_here()? else {
         return Ok(());

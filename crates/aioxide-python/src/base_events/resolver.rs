@@ -246,11 +246,12 @@ fn never_asks_for_addresses(args: &[Obj]) -> bool {
     if !numeric_port {
         return false;
     }
-    // A text that cannot be encoded does not get as far as the C library.
-    let unheard = || host.is_exact_str() && host.utf8().is_none();
-    host.is_none()
-        || resolver::is_numeric_host(flags) && (ascii(host).is_some() || unheard())
-        || ascii(host).is_some_and(resolver::is_literal)
+    let is_numeric = resolver::is_numeric_host(flags);
+    match ascii(host) {
+        Some(host) => is_numeric || resolver::is_literal(host),
+        // A text that cannot be encoded does not get as far as the C library.
+        None => host.is_none() || is_numeric && host.is_exact_str() && host.utf8().is_none(),
+    }
 }
 
 /// Can the C library answer these arguments of `getnameinfo` without asking a server or reading a list of services?

@@ -1027,7 +1027,7 @@ impl Ref<StreamTransport> {
         // The protocol may have written, closed or aborted meanwhile.
         if self.buffer.borrow().is_empty() {
             self.drained()?;
-            return self.end_if_due();
+            return self.end_if_due(Self::lose);
         }
         Ok(())
     }
@@ -1053,14 +1053,14 @@ impl Ref<StreamTransport> {
         self.closing.get() && self.conn_lost.get() == 0 && self.buffer.borrow().is_empty()
     }
 
-    /// Tells the protocol of the end then.
+    /// Has the protocol told of the end then, by `lose` or `lose_soon`.
     #[inline]
-    fn end_if_due(&self) -> PyRes<()> {
+    fn end_if_due(&self, lose: fn(&Self, &Obj) -> PyRes<()>) -> PyRes<()> {
         if !self.is_end_due() {
             return Ok(());
         }
         self.conn_lost.set(1);
-        self.lose(&Obj::none())
+        lose(self, &Obj::none())
     }
 
     /// Drops what is not sent.
@@ -1280,16 +1280,12 @@ fn flush_job(loop_: &Ref<EventLoop>, object: Obj) -> PyRes<()> {
             if loop_.is_running_job() {
                 this.run_ready(loop_, names::write_ready(), || {
                     this.flush_the_rest(outcome)?;
-                    this.end_if_due()
+                    this.end_if_due(Ref::<StreamTransport>::lose)
                 })
             } else {
                 // In the midst of a job, which may have entered the context.
                 this.flush_the_rest(outcome)?;
-                if this.is_end_due() {
-                    this.conn_lost.set(1);
-                    this.lose_soon(&Obj::none())?;
-                }
-                Ok(())
+                this.end_if_due(Ref::<StreamTransport>::lose_soon)
             }
         }
         _ => Ok(()),
