@@ -1,7 +1,9 @@
 //! System calls on non-blocking sockets and pipes, by descriptor number.
 //!
 //! The host owns the descriptors: a call on a number that is closed fails with `EBADF`. A call that
-//! a signal interrupts is made again, since none of them blocks. No call raises `SIGPIPE`.
+//! a signal interrupts is made again, since none of them blocks. No call raises `SIGPIPE`, unless it
+//! says so, or an Apple system is so old that it has no way to ask for that; then the host has to
+//! ignore the signal, as Python does.
 
 #[cfg(test)]
 mod tests;
@@ -10,7 +12,7 @@ use std::{
     io::{self, IoSlice},
     mem::MaybeUninit,
     net::{SocketAddrV4, SocketAddrV6},
-    os::fd::{OwnedFd, RawFd},
+    os::fd::{BorrowedFd, OwnedFd, RawFd},
 };
 
 use rustix::{
@@ -21,10 +23,19 @@ use rustix::{
     },
 };
 
-use crate::sys::borrow_fd;
+use crate::sys::{borrow_fd, sun_path};
 
 /// The most pieces that one vectored write takes; Linux allows 1024.
 pub const MAX_PIECES: usize = 64;
+
+/// Has a send to a stream without reader fail, and raise no signal.
+#[cfg(not(target_vendor = "apple"))]
+const QUIETLY: SendFlags = SendFlags::NOSIGNAL;
+
+/// Has a send to a stream without reader fail, and raise no signal. Old systems do not know the flag,
+/// and pass over it.
+#[cfg(target_vendor = "apple")]
+const QUIETLY: SendFlags = SendFlags::from_bits_retain(libc::MSG_NOSIGNAL.cast_unsigned());
 
 /// A socket's address, of the families that asyncio's transports have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,17 +55,7 @@ impl Address {
         match address.address_family() {
             AddressFamily::INET => address.clone().try_into().ok().map(Self::V4),
             AddressFamily::INET6 => address.clone().try_into().ok().map(Self::V6),
-            AddressFamily::UNIX => {
-                let unix = SocketAddrUnix::try_from(address.clone()).ok()?;
-                if let Some(path) = unix.path_bytes() {
-                    return Some(Self::Unix(path.to_vec()));
-                }
-                #[cfg(any(target_os = "linux", target_os = "android"))]
-                if let Some(name) = unix.abstract_name().filter(|name| !name.is_empty()) {
-                    return Some(Self::Unix([b"\0", name].concat()));
-                }
-                Some(Self::Unix(Vec::new()))
-            }
+            AddressFamily::UNIX => Some(Self::Unix(unix_name(sun_path(address)).to_vec())),
             _ => None,
         }
     }
@@ -70,6 +71,16 @@ impl Address {
             }
             Self::Unix(path) => SocketAddrUnix::new(path.as_slice())?.into(),
         })
+    }
+}
+
+/// The name in the part of a Unix address that the kernel wrote: the path, which a NUL ends or may
+/// end, or where there is such a thing, all of a name that begins with one.
+fn unix_name(written: &[u8]) -> &[u8] {
+    let is_abstract = cfg!(any(target_os = "linux", target_os = "android"));
+    match written {
+        [0, ..] if is_abstract => written,
+        _ => written.split(|byte| *byte == 0).next().unwrap_or_default(),
     }
 }
 
@@ -117,15 +128,14 @@ pub fn recv_from(fd: RawFd, buffer: &mut [u8]) -> io::Result<(usize, Option<Addr
     let fd = borrow_fd(fd)?;
     let (count, _, address) =
         retry_on_intr(|| net::recvfrom(fd, &mut *buffer, RecvFlags::empty()))?;
-    let address = address.as_ref().and_then(Address::from_kernel);
-    Ok((count, address))
+    Ok((count, peer(fd, address.as_ref())))
 }
 
 /// Sends the first bytes of `data`, and returns how many.
 #[inline]
 pub fn send(fd: RawFd, data: &[u8]) -> io::Result<usize> {
     let fd = borrow_fd(fd)?;
-    Ok(retry_on_intr(|| net::send(fd, data, SendFlags::NOSIGNAL))?)
+    Ok(retry_on_intr(|| net::send(fd, data, QUIETLY))?)
 }
 
 /// Sends the first bytes of several pieces, and returns how many. Looks at no more than
@@ -133,21 +143,15 @@ pub fn send(fd: RawFd, data: &[u8]) -> io::Result<usize> {
 pub fn send_vectored(fd: RawFd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
     let fd = borrow_fd(fd)?;
     let pieces = &pieces[..pieces.len().min(MAX_PIECES)];
-    let sent = retry_on_intr(|| {
-        net::sendmsg(
-            fd,
-            pieces,
-            &mut SendAncillaryBuffer::default(),
-            SendFlags::NOSIGNAL,
-        )
-    })?;
+    let sent =
+        retry_on_intr(|| net::sendmsg(fd, pieces, &mut SendAncillaryBuffer::default(), QUIETLY))?;
     Ok(sent)
 }
 
 /// Sends a datagram to an address.
 pub fn send_to(fd: RawFd, data: &[u8], address: &Address) -> io::Result<usize> {
     let fd = borrow_fd(fd)?;
-    let flags = SendFlags::NOSIGNAL;
+    let flags = QUIETLY;
     let sent = match address {
         Address::V4(address) => retry_on_intr(|| net::sendto(fd, data, flags, address)),
         Address::V6(address) => retry_on_intr(|| net::sendto(fd, data, flags, address)),
@@ -170,12 +174,39 @@ pub fn send_file(fd: RawFd, file: RawFd, offset: u64, count: usize) -> io::Resul
 }
 
 /// Accepts a connection: a non-blocking descriptor, closed on exec, and the peer's address.
-#[cfg(any(target_os = "linux", target_os = "android"))]
 pub fn accept(fd: RawFd) -> io::Result<(OwnedFd, Option<Address>)> {
     let fd = borrow_fd(fd)?;
+    let (connection, address) = retry_on_intr(|| accept_nonblocking(fd))?;
+    Ok((connection, peer(fd, address.as_ref())))
+}
+
+/// The system call that does it all.
+#[cfg(not(target_vendor = "apple"))]
+fn accept_nonblocking(fd: BorrowedFd<'_>) -> Result<(OwnedFd, Option<SocketAddrAny>), Errno> {
     let flags = net::SocketFlags::CLOEXEC | net::SocketFlags::NONBLOCK;
-    let (connection, address) = retry_on_intr(|| net::acceptfrom_with(fd, flags))?;
-    Ok((connection, address.as_ref().and_then(Address::from_kernel)))
+    net::acceptfrom_with(fd, flags)
+}
+
+/// Accepts, then sets what Apple's systems do not set at once.
+#[cfg(target_vendor = "apple")]
+fn accept_nonblocking(fd: BorrowedFd<'_>) -> Result<(OwnedFd, Option<SocketAddrAny>), Errno> {
+    let (connection, address) = net::acceptfrom(fd)?;
+    rustix::io::fcntl_setfd(&connection, rustix::io::FdFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&connection, true)?;
+    Ok((connection, address))
+}
+
+/// The address of a peer, as a call on a socket told it.
+fn peer(fd: BorrowedFd<'_>, address: Option<&SocketAddrAny>) -> Option<Address> {
+    match address {
+        Some(address) => Address::from_kernel(address),
+        // Apple's systems tell of Unix sockets without name; rustix takes that for no address.
+        None if cfg!(target_vendor = "apple") => {
+            let own = net::getsockname(fd).ok()?;
+            (own.address_family() == AddressFamily::UNIX).then(|| Address::Unix(Vec::new()))
+        }
+        None => None,
+    }
 }
 
 /// Ends the sending half of a connection.
@@ -190,8 +221,9 @@ pub fn local_address(fd: RawFd) -> io::Result<Option<Address>> {
 
 /// The peer's address; `None` if it is of a family unknown here.
 pub fn peer_address(fd: RawFd) -> io::Result<Option<Address>> {
-    let address = net::getpeername(borrow_fd(fd)?)?;
-    Ok(address.as_ref().and_then(Address::from_kernel))
+    let fd = borrow_fd(fd)?;
+    let address = net::getpeername(fd)?;
+    Ok(peer(fd, address.as_ref()))
 }
 
 /// Takes the error that waits on a socket, such as that of a connection attempt.

@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::{
         fd::AsRawFd,
-        unix::net::{UnixDatagram, UnixStream},
+        unix::net::{UnixDatagram, UnixListener, UnixStream},
     },
 };
 
@@ -84,10 +84,37 @@ fn unix_addresses_are_paths_nothing_or_abstract_names() {
         matches!(&sender, None | Some(Address::Unix(_))),
         "{sender:?}"
     );
-    assert_eq!(
-        local_address(near.as_raw_fd()).expect("an address"),
-        Some(Address::Unix(Vec::new()))
-    );
+    let unnamed = Some(Address::Unix(Vec::new()));
+    let fd = near.as_raw_fd();
+    assert_eq!(local_address(fd).expect("an address"), unnamed);
+    assert_eq!(peer_address(fd).expect("an address"), unnamed);
+
+    let path = std::env::temp_dir().join(format!("aioxide-{}", std::process::id()));
+    let listener = UnixListener::bind(&path).expect("bound");
+    let client = UnixStream::connect(&path).expect("connected");
+    std::fs::remove_file(&path).expect("removed");
+    let (connection, peer) = accept(listener.as_raw_fd()).expect("accepted");
+    assert_eq!(peer, unnamed);
+    let named = Some(Address::Unix(path.into_os_string().into_encoded_bytes()));
+    for (fd, own, other) in [
+        (connection.as_raw_fd(), &named, &unnamed),
+        (client.as_raw_fd(), &unnamed, &named),
+    ] {
+        assert_eq!(&local_address(fd).expect("an address"), own);
+        assert_eq!(&peer_address(fd).expect("an address"), other);
+    }
+}
+
+#[test]
+fn what_the_kernel_wrote_of_a_name_may_end_with_zeros() {
+    for written in [&b"/path"[..], b"/path\0", b"/path\0\0\0"] {
+        assert_eq!(unix_name(written), b"/path");
+    }
+    assert_eq!(unix_name(b""), b"");
+    let linux = cfg!(any(target_os = "linux", target_os = "android"));
+    for written in [&b"\0"[..], b"\0name", b"\0a\0b\0", &[0; 14]] {
+        assert_eq!(unix_name(written), if linux { written } else { b"" });
+    }
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -105,6 +132,7 @@ fn a_file_is_sent_from_an_offset_to_its_end() {
     assert_eq!(send_file(fd, file, 1 << 40, 8).expect("the end"), 0);
 }
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
 #[test]
 fn a_second_look_tells_how_a_connection_attempt_went() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bound");

@@ -5,10 +5,12 @@
 mod epoll;
 mod fd;
 mod fork;
+mod sun_path;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) use epoll::epoll_wait;
 pub(crate) use fd::borrow_fd;
 pub(crate) use fork::lineage;
+pub(crate) use sun_path::sun_path;
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod kqueue;
