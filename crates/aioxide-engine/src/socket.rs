@@ -23,6 +23,12 @@ use rustix::{
     },
 };
 
+#[cfg(any(
+    target_vendor = "apple",
+    target_os = "freebsd",
+    target_os = "dragonfly"
+))]
+use crate::sys::sendfile;
 use crate::sys::{borrow_fd, sun_path};
 
 /// The most pieces that one vectored write takes; Linux allows 1024.
@@ -165,12 +171,26 @@ pub fn send_to(fd: RawFd, data: &[u8], address: &Address) -> io::Result<usize> {
 
 /// Sends bytes of a file, from `offset` on, without a copy in this process, and returns how many; 0
 /// at the file's end. Reading the file may block. A stream without reader raises `SIGPIPE`, unless
-/// the host ignores it, as Python does.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+/// the host ignores it, as Python does. Fails where the system has no such call.
 pub fn send_file(fd: RawFd, file: RawFd, offset: u64, count: usize) -> io::Result<usize> {
-    let (fd, file) = (borrow_fd(fd)?, borrow_fd(file)?);
-    let mut position = offset;
-    Ok(rustix::fs::sendfile(fd, file, Some(&mut position), count)?)
+    sendfile(borrow_fd(fd)?, borrow_fd(file)?, offset, count)
+}
+
+/// Linux' system call.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn sendfile(
+    fd: BorrowedFd<'_>,
+    file: BorrowedFd<'_>,
+    mut offset: u64,
+    count: usize,
+) -> io::Result<usize> {
+    Ok(rustix::fs::sendfile(fd, file, Some(&mut offset), count)?)
+}
+
+/// There is none.
+#[cfg(any(target_os = "netbsd", target_os = "openbsd"))]
+fn sendfile(_: BorrowedFd<'_>, _: BorrowedFd<'_>, _: u64, _: usize) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Accepts a connection: a non-blocking descriptor, closed on exec, and the peer's address.

@@ -117,19 +117,38 @@ fn what_the_kernel_wrote_of_a_name_may_end_with_zeros() {
     }
 }
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(not(any(target_os = "netbsd", target_os = "openbsd")))]
 #[test]
 fn a_file_is_sent_from_an_offset_to_its_end() {
-    let (near, far) = UnixStream::pair().expect("a pair");
-    let file = std::fs::File::open("/proc/self/exe").expect("a file");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bound");
+    let address = listener.local_addr().expect("an address");
+    let near = TcpStream::connect(address).expect("connected");
+    let (mut far, _) = listener.accept().expect("accepted");
+    let path = std::env::current_exe().expect("a path");
+    let file = std::fs::File::open(path).expect("a file");
     let mut head = [0; 8];
     std::os::unix::fs::FileExt::read_exact_at(&file, &mut head, 2).expect("read");
     let (fd, file) = (near.as_raw_fd(), file.as_raw_fd());
     assert_eq!(send_file(fd, file, 2, 8).expect("sent"), 8);
     let mut received = [0; 8];
-    assert_eq!(recv(far.as_raw_fd(), &mut received).expect("read"), 8);
+    far.read_exact(&mut received).expect("read");
     assert_eq!(received, head);
     assert_eq!(send_file(fd, file, 1 << 40, 8).expect("the end"), 0);
+    assert_eq!(send_file(fd, file, 2, 0).expect("nothing"), 0);
+    near.set_nonblocking(true).expect("set");
+    let mut total = 0;
+    let error = loop {
+        match send_file(fd, file, 0, 1 << 16) {
+            Ok(sent) => total += sent,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    let mut all = vec![0; total];
+    far.read_exact(&mut all).expect("what was counted");
+    far.set_nonblocking(true).expect("set");
+    let error = far.read(&mut [0]).expect_err("no more than that");
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]

@@ -16,3 +16,16 @@ pub(crate) use sun_path::sun_path;
 mod kqueue;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) use kqueue::{kevent_change, kevent_wait};
+
+#[cfg(any(
+    target_vendor = "apple",
+    target_os = "freebsd",
+    target_os = "dragonfly"
+))]
+mod sendfile;
+#[cfg(any(
+    target_vendor = "apple",
+    target_os = "freebsd",
+    target_os = "dragonfly"
+))]
+pub(crate) use sendfile::sendfile;

@@ -9,6 +9,8 @@
 use std::cell::Cell;
 use std::mem;
 
+use aioxide_engine::socket::send_file;
+
 use crate::coroutines::{Coroutine, Delegate, coroutine};
 use crate::events::{Direction, EventLoop};
 use crate::ffi::{
@@ -427,16 +429,6 @@ fn is_not_connected(error: &std::io::Error) -> bool {
 /// A descriptor's number; one that does not fit is none.
 fn number(fileno: &Obj) -> PyRes<i32> {
     Ok(i32::try_from(fileno.as_i64()?).unwrap_or(-1))
-}
-
-/// The system call, where there is one.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-use aioxide_engine::socket::send_file;
-
-/// The system call, where it is of another kind: the fallback takes its place.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn send_file(_: i32, _: i32, _: u64, _: usize) -> std::io::Result<usize> {
-    Err(std::io::ErrorKind::Unsupported.into())
 }
 
 impl Operation for Transfer {
