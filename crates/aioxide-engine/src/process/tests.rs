@@ -4,7 +4,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::ExitWatch;
 use crate::sys::borrow_fd;
@@ -21,7 +21,10 @@ fn child() -> Child {
 /// Whether the descriptor can be read, now or within a time.
 fn is_readable(fd: RawFd, seconds: i64) -> bool {
     let fd = borrow_fd(fd).unwrap();
-    let timeout = crate::clock::timespec(u64::try_from(seconds).unwrap() * 1_000_000_000);
+    let timeout = Timespec {
+        tv_sec: seconds,
+        tv_nsec: 0,
+    };
     poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)).unwrap() == 1
 }
 

@@ -17,7 +17,7 @@ use std::{
 
 use rustix::{event::epoll, io::Errno};
 
-use crate::clock::{split, timespec};
+use super::timespec::{split, timespec};
 
 /// Whether `epoll_pwait2` was found not to work.
 static LACKS_PWAIT2: AtomicBool = AtomicBool::new(false);

@@ -4,7 +4,7 @@ use std::{io, mem::MaybeUninit, os::fd::BorrowedFd};
 
 use rustix::event::kqueue::{Event, kevent_timespec};
 
-use crate::clock::timespec;
+use super::timespec::timespec;
 
 /// Makes one change to what a kqueue watches.
 pub(crate) fn kevent_change(kqueue: BorrowedFd<'_>, change: Event) -> io::Result<()> {

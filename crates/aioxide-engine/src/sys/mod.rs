@@ -1,16 +1,19 @@
 //! The engine's only unsafe: syscalls on descriptor numbers that the engine does not own, and
 //! those that rustix has no safe form of. What is safe in rustix is called where it is used.
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
-mod epoll;
 mod fd;
 mod fork;
 mod sun_path;
-#[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) use epoll::epoll_wait;
+mod timespec;
 pub(crate) use fd::borrow_fd;
 pub(crate) use fork::lineage;
 pub(crate) use sun_path::sun_path;
+pub(crate) use timespec::SECOND;
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod epoll;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) use epoll::epoll_wait;
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod kqueue;
@@ -29,3 +32,8 @@ mod sendfile;
     target_os = "dragonfly"
 ))]
 pub(crate) use sendfile::sendfile;
+
+#[cfg(target_vendor = "apple")]
+mod uptime;
+#[cfg(target_vendor = "apple")]
+pub(crate) use uptime::uptime;
