@@ -2,6 +2,7 @@
 //!
 //! Linux has such descriptors (5.3 and later, unless a sandbox forbids them). Elsewhere it is a
 //! kqueue of its own with one filter, which the loop's kqueue watches like any other descriptor.
+//! Apple's systems tell of the end a moment before the child can be waited for.
 
 #[cfg(test)]
 mod tests;
@@ -32,7 +33,8 @@ impl ExitWatch {
         Ok(Self { fd: Some(fd) })
     }
 
-    /// Watches a child that was not waited for yet. Fails if it has ended already.
+    /// Watches a child that was not waited for yet. Fails on Apple's systems if it has ended
+    /// already.
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     pub fn new(pid: i32) -> io::Result<Self> {
         use std::{os::fd::AsFd, process, ptr};

@@ -24,6 +24,9 @@ use crate::sys::{borrow_fd, epoll_wait};
 /// The most events taken at a time.
 pub(crate) const CAPACITY: usize = 256;
 
+/// What is said to an attempt to watch a file that is always ready.
+pub(crate) const REFUSALS: &[Errno] = &[Errno::PERM];
+
 /// An epoll descriptor.
 pub(crate) struct Poller {
     /// The descriptor, closed on exec.

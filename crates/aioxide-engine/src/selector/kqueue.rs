@@ -1,7 +1,9 @@
 //! The selector of macOS and the BSDs; the stdlib's `selectors.KqueueSelector`.
 //!
-//! A direction is a filter of its own. The kernel drops the filters of a descriptor that is closed,
-//! so a number used again starts with none; adding a filter that is there updates it.
+//! A direction is a filter of its own, and is told of by itself. The end of a connection, and an
+//! error, make ready what is watched. The kernel drops the filters of a descriptor that is closed,
+//! also if a duplicate lives on, so a number used again starts with none; adding a filter that is
+//! there updates it.
 //!
 //! A kqueue is not inherited by a forked child: its number there is free, or some other file's.
 
@@ -22,6 +24,17 @@ use crate::sys::{kevent_change, kevent_wait};
 
 /// The most events taken at a time.
 pub(crate) const CAPACITY: usize = 128;
+
+/// What is said to an attempt to watch a file for something that it does not have; `PIPE` of a pipe
+/// without reader.
+pub(crate) const REFUSALS: &[Errno] = &[
+    Errno::PERM,
+    Errno::PIPE,
+    Errno::INVAL,
+    Errno::NODEV,
+    Errno::OPNOTSUPP,
+    Errno::NOTSUP,
+];
 
 /// A kqueue descriptor.
 pub(crate) struct Poller {
@@ -50,15 +63,18 @@ impl Poller {
         old: Interest,
         interest: Interest,
     ) -> io::Result<()> {
-        if interest.intersects(Interest::READ) {
-            self.change(EventFilter::Read(fd), EventFlags::ADD, generation)?;
-        }
-        if interest.intersects(Interest::WRITE) {
-            let outcome = self.change(EventFilter::Write(fd), EventFlags::ADD, generation);
-            if outcome.is_err() && !old.intersects(Interest::READ) {
-                let _ = self.change(EventFilter::Read(fd), EventFlags::DELETE, generation);
+        // What is new comes first: if it is refused, what was watched keeps its generation.
+        for new in [true, false] {
+            for direction in [Interest::READ, Interest::WRITE] {
+                if !interest.intersects(direction) || old.intersects(direction) == new {
+                    continue;
+                }
+                let added = self.change(fd, direction, EventFlags::ADD, generation);
+                if added.is_err() {
+                    self.narrow(fd, generation, old);
+                    return added;
+                }
             }
-            outcome?;
         }
         if old | interest != interest {
             self.narrow(fd, generation, interest);
@@ -69,18 +85,17 @@ impl Poller {
     /// Watches a descriptor for less than before. It may be closed, or another one by now: then
     /// nothing is watched.
     pub(crate) fn narrow(&self, fd: RawFd, generation: u32, interest: Interest) {
-        if !interest.intersects(Interest::READ) {
-            let _ = self.change(EventFilter::Read(fd), EventFlags::DELETE, generation);
-        }
-        if !interest.intersects(Interest::WRITE) {
-            let _ = self.change(EventFilter::Write(fd), EventFlags::DELETE, generation);
+        for direction in [Interest::READ, Interest::WRITE] {
+            if !interest.intersects(direction) {
+                let _ = self.change(fd, direction, EventFlags::DELETE, generation);
+            }
         }
     }
 
     /// Stops watching a descriptor. Fails if it is closed or was not watched.
     pub(crate) fn remove(&self, fd: RawFd) -> io::Result<()> {
-        let read = self.change(EventFilter::Read(fd), EventFlags::DELETE, 0);
-        let write = self.change(EventFilter::Write(fd), EventFlags::DELETE, 0);
+        let read = self.change(fd, Interest::READ, EventFlags::DELETE, 0);
+        let write = self.change(fd, Interest::WRITE, EventFlags::DELETE, 0);
         read.or(write)
     }
 
@@ -92,11 +107,22 @@ impl Poller {
         Ok(())
     }
 
-    /// Makes one change.
-    fn change(&self, filter: EventFilter, action: EventFlags, generation: u32) -> io::Result<()> {
-        if let EventFilter::Read(..0) | EventFilter::Write(..0) = filter {
+    /// Makes one change, to the filter of one direction.
+    fn change(
+        &self,
+        fd: RawFd,
+        direction: Interest,
+        action: EventFlags,
+        generation: u32,
+    ) -> io::Result<()> {
+        if fd < 0 {
             return Err(Errno::BADF.into());
         }
+        let filter = if direction == Interest::READ {
+            EventFilter::Read(fd)
+        } else {
+            EventFilter::Write(fd)
+        };
         let data = ptr::without_provenance_mut(generation as usize);
         kevent_change(
             self.kqueue()?.as_fd(),

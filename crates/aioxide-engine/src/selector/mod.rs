@@ -265,8 +265,7 @@ impl<J: Clone> Selector<J> {
         Some(job)
     }
 
-    /// Gives the jobs of ready descriptors to `run`, of each descriptor the reader first.
-    /// `changes` is the count of changes when the wait began.
+    /// Gives the jobs of ready descriptors to `run`, of each event the reader first. `changes` is the count of changes when the wait began.
     pub(crate) fn dispatch(
         &mut self,
         events: &[Event],
@@ -388,8 +387,9 @@ impl<J: Clone> Selector<J> {
             let interest = registration.interest();
             let outcome = poller.set(fd, registration.generation, Interest::NONE, interest);
             match outcome.map_err(|error| Errno::from_io_error(&error)) {
-                // Closed since it was registered, or used again for a file that is always ready.
-                Ok(()) | Err(Some(Errno::BADF | Errno::PERM)) => {}
+                // Closed since it was registered, or used again for a file that cannot be watched.
+                Ok(()) | Err(Some(Errno::BADF)) => {}
+                Err(Some(error)) if kernel::REFUSALS.contains(&error) => {}
                 Err(Some(error)) => return Err(error.into()),
                 Err(None) => return Err(io::ErrorKind::Other.into()),
             }

@@ -2,7 +2,10 @@
 
 use std::{io, mem::MaybeUninit, os::fd::BorrowedFd};
 
-use rustix::event::kqueue::{Event, kevent_timespec};
+use rustix::{
+    event::kqueue::{Event, kevent_timespec},
+    io::Errno,
+};
 
 use super::timespec::timespec;
 
@@ -12,8 +15,11 @@ pub(crate) fn kevent_change(kqueue: BorrowedFd<'_>, change: Event) -> io::Result
     // SAFETY: The event has a filter for reading, for writing, or for the end of a process. The
     // kernel checks its descriptor or process now, and drops the filter when the descriptor is
     // closed or the process gone; it follows no pointer of ours.
-    unsafe { kevent_timespec(kqueue, &[change], nothing, None) }?;
-    Ok(())
+    match unsafe { kevent_timespec(kqueue, &[change], nothing, None) } {
+        // A signal ends the wait, if at all, that follows the change.
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Waits for events, up to a timeout in nanoseconds, and returns those that happened.
