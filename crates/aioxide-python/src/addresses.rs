@@ -87,8 +87,11 @@ pub(crate) fn from_python(family: Family, address: &Obj) -> PyRes<Option<Address
             }
             _ => return Ok(None),
         };
-        // A NUL inside or an overlong name, Python refuses in words of its own.
-        let plain = (1..UNIX_NAME_MAX).contains(&name.len()) && !name[1..].contains(&0);
+        // A NUL inside or an overlong name, Python refuses in words of its own. A NUL at the head
+        // means something on Linux alone.
+        let linux = cfg!(any(target_os = "linux", target_os = "android"));
+        let head = usize::from(linux);
+        let plain = (1..UNIX_NAME_MAX).contains(&name.len()) && !name[head..].contains(&0);
         return Ok(plain.then_some(Address::Unix(name)));
     }
     let [host, port, rest @ ..] = address.tuple_items() else {
