@@ -871,7 +871,7 @@ unsafe extern "C" fn function_traverse(
 unsafe extern "C" fn function_clear(raw: *mut ffi::PyObject) -> std::ffi::c_int {
     // SAFETY: the word is emptied before the reference is given up.
     unsafe {
-        let old = mem::replace(&mut (*raw.cast::<FunctionObject>()).dict, ptr::null_mut());
+        let old = mem::take(&mut (*raw.cast::<FunctionObject>()).dict);
         ffi::Py_XDECREF(old);
     }
     0

@@ -134,7 +134,7 @@ unsafe extern "C" fn dealloc(raw: *mut ffi::PyObject) {
                 // Somebody may have asked for the hash, which the tuple keeps.
                 (*args.cast::<ffi::PyTupleObject>()).ob_hash = -1;
             }
-            let value = std::mem::replace(&mut (*object).value, ptr::null_mut());
+            let value = std::mem::take(&mut (*object).value);
             // The count starts again at one: the reference that `raise` gives away.
             super::native::revive(raw);
             (*FREE.0.get()).push(object);
