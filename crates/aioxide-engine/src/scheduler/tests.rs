@@ -178,8 +178,8 @@ fn turn_orders_descriptors_then_threads_then_timers() {
     far.write_all(b"x").unwrap();
     scheduler.push(Number(0));
     scheduler.add_timer(10, Number(4));
-    scheduler.add_writer(near.as_raw_fd(), Number(2)).unwrap();
     scheduler.add_reader(near.as_raw_fd(), Number(1)).unwrap();
+    scheduler.add_writer(near.as_raw_fd(), Number(2)).unwrap();
     let mut wait = wait_of(scheduler.plan(|| 10, false));
     scheduler.remote().push(Number(3)).unwrap();
     assert_eq!(wait.timeout_ns(), Some(0));

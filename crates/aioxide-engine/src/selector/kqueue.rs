@@ -7,6 +7,9 @@
 //!
 //! A kqueue is not inherited by a forked child: its number there is free, or some other file's.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     io,
     mem::{self, MaybeUninit},

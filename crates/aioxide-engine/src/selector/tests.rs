@@ -151,7 +151,6 @@ fn hang_up_makes_the_registered_direction_ready() {
     assert_eq!(fixture.ready(), ["reader", "writer"]);
 }
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
 #[test]
 fn hang_up_makes_both_directions_ready() {
     let mut fixture = Fixture::new();
@@ -374,7 +373,6 @@ fn removal_put_off_spares_the_waker() {
     assert_eq!(fixture.look(Some(0)).len(), 1);
 }
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
 #[test]
 fn rebuilding_settles_removals_put_off() {
     let mut fixture = Fixture::new();
