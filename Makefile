@@ -21,6 +21,10 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 install_group = echo "installing the group '$(1)' of pyproject.toml into $(VENV)"; $(GROUP) $(1) | $(PIP) -r /dev/stdin
 
 MATURIN = VIRTUAL_ENV="$(abspath $(VENV))" CARGO_TARGET_DIR="$(abspath target/$(TAG))" $(BIN)/maturin
+# What `check-targets` checks, and for which Python.
+TARGETS ?= aarch64-apple-darwin x86_64-apple-darwin x86_64-unknown-freebsd
+CROSS_PYTHON ?= 3.14
+
 PYTHON_FILES := $(wildcard python tests benches examples docs)
 
 export PYO3_PYTHON = $(abspath $(BIN)/python)
@@ -28,11 +32,11 @@ export PYO3_PYTHON = $(abspath $(BIN)/python)
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help install build run test test-rust test-py conformance hosts ecosystem bench figures stress memcheck lint wheel sdist fix miri loom fuzz docs clean
+.PHONY: help install build run test test-rust test-py conformance hosts ecosystem bench figures stress memcheck lint wheel sdist fix miri check-targets loom fuzz docs clean
 
 help: ## List the targets
 	@echo "make TARGET [PYTHON=python3.13] [ARGS='...']"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # The virtual environment, made anew when PYTHON is another release of the same version.
 $(VENV)/.made-by-$(RELEASE):
@@ -138,6 +142,15 @@ fix: $(VENV)/.lint-tools ## Apply formats and the fixes that lints offer
 miri: ## Run the engine's unit tests under Miri (needs a nightly toolchain)
 	@cargo +nightly miri --version >/dev/null 2>&1 || { echo "Miri is not here: rustup toolchain install nightly --component miri,rust-src" >&2; exit 1; }
 	MIRIFLAGS="-Zmiri-disable-isolation $(MIRIFLAGS)" CARGO_TARGET_DIR=target/miri cargo +nightly miri test -p aioxide-engine --lib $(ARGS)
+
+# Nothing is linked, so neither a linker for the target nor a Python of its is needed.
+check-targets: ## Check both crates and the engine's tests for macOS and FreeBSD (needs their targets)
+	@for target in $(TARGETS); do \
+	  test -d "$$(rustc --print target-libdir --target $$target)" || { echo "$$target is not here: rustup target add $$target" >&2; exit 1; }; \
+	  echo "$$target"; \
+	  PYO3_CROSS_PYTHON_VERSION=$(CROSS_PYTHON) CARGO_TARGET_DIR=target/targets cargo check --quiet $(LOCKED) --target $$target \
+	    -p aioxide-engine -p aioxide-python --tests $(ARGS) || exit; \
+	done
 
 loom: ## Try every interleaving of the engine's threads
 	RUSTFLAGS="--cfg loom $(RUSTFLAGS)" CARGO_TARGET_DIR=target/loom cargo test -p aioxide-engine --test loom --release $(ARGS)

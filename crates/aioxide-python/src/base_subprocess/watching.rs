@@ -61,7 +61,7 @@ impl Ref<SubprocessTransport> {
         };
         match returncode {
             Some(returncode) => self.process_exited(&returncode),
-            // Somebody traces it, and is told first.
+            // Somebody traces it, and is told first; or it is an Apple system's child, and not quite gone.
             None => self.watch_in_thread(),
         }
     }
