@@ -105,6 +105,18 @@ fn unix_addresses_are_paths_nothing_or_abstract_names() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn the_empty_abstract_name_is_a_name() {
+    use std::os::{linux::net::SocketAddrExt, unix::net::SocketAddr};
+    let name = SocketAddr::from_abstract_name(b"").expect("a name");
+    let socket = UnixDatagram::bind_addr(&name).expect("bound");
+    assert_eq!(
+        local_address(socket.as_raw_fd()).expect("an address"),
+        Some(Address::Unix(vec![0]))
+    );
+}
+
 #[test]
 fn what_the_kernel_wrote_of_a_name_may_end_with_zeros() {
     for written in [&b"/path"[..], b"/path\0", b"/path\0\0\0"] {

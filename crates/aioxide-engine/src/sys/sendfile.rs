@@ -21,52 +21,26 @@ pub(crate) fn sendfile(
         return Ok(0);
     }
     let offset = libc::off_t::try_from(offset).map_err(|_| Errno::INVAL)?;
-    let (status, sent) = call(socket, file, offset, count);
-    let sent = usize::try_from(sent).unwrap_or(0);
-    if status == 0 {
-        return Ok(sent);
-    }
-    let error = io::Error::last_os_error();
-    match Errno::from_io_error(&error) {
-        Some(Errno::AGAIN | Errno::BUSY | Errno::INTR) if sent > 0 => Ok(sent),
-        _ => Err(error),
-    }
-}
-
-/// Makes the call: its status, and how many bytes were sent.
-#[cfg(target_vendor = "apple")]
-fn call(
-    socket: BorrowedFd<'_>,
-    file: BorrowedFd<'_>,
-    offset: libc::off_t,
-    count: usize,
-) -> (libc::c_int, libc::off_t) {
-    let mut length = libc::off_t::try_from(count).unwrap_or(libc::off_t::MAX);
-    // SAFETY: Both descriptors are open, the length outlives the call, and there are no headers.
+    // Apple's systems read there how many there are to send.
+    let mut sent = if cfg!(target_vendor = "apple") {
+        libc::off_t::try_from(count).map_err(|_| Errno::INVAL)?
+    } else {
+        0
+    };
+    // SAFETY: Both descriptors are open, the count outlives the call, and there are no headers.
+    #[cfg(target_vendor = "apple")]
     let status = unsafe {
         libc::sendfile(
             file.as_raw_fd(),
             socket.as_raw_fd(),
             offset,
-            &raw mut length,
+            &raw mut sent,
             ptr::null_mut(),
             0,
         )
     };
-    (status, length)
-}
-
-/// Makes the call: its status, and how many bytes were sent.
-#[cfg(not(target_vendor = "apple"))]
-fn call(
-    socket: BorrowedFd<'_>,
-    file: BorrowedFd<'_>,
-    offset: libc::off_t,
-    count: usize,
-) -> (libc::c_int, libc::off_t) {
-    let mut sent = 0;
-    // SAFETY: Both descriptors are open, the count of bytes outlives the call, and there are no
-    // headers.
+    // SAFETY: Both descriptors are open, the count outlives the call, and there are no headers.
+    #[cfg(not(target_vendor = "apple"))]
     let status = unsafe {
         libc::sendfile(
             file.as_raw_fd(),
@@ -78,5 +52,13 @@ fn call(
             0,
         )
     };
-    (status, sent)
+    let sent = usize::try_from(sent).unwrap_or(0);
+    if status == 0 {
+        return Ok(sent);
+    }
+    let error = io::Error::last_os_error();
+    match Errno::from_io_error(&error) {
+        Some(Errno::AGAIN | Errno::BUSY | Errno::INTR) if sent > 0 => Ok(sent),
+        _ => Err(error),
+    }
 }
