@@ -594,7 +594,7 @@ class TestWriting:
             lambda transport: transport.close(),
             lambda transport: transport.abort(),
             lambda transport: transport.set_write_buffer_limits(100),
-            lambda transport: transport.write(bytes(100_000)),
+            lambda transport: transport.write(bytes(512 * 1024)),
         ],
         ids=["size", "socket", "eof", "close", "abort", "limits", "much"],
     )
@@ -612,6 +612,46 @@ class TestWriting:
         assert received == [b"sent"]
         if transport.get_protocol() is not None and not transport.is_closing():
             transport.abort()
+        run_until(loop, lambda: protocol.calls[-1][0] == "lost")
+
+    def test_how_much_waits_for_the_end_of_a_callback(self, loop, aio, pair, connect):
+        transport = connect(protocol := Recorder())
+        came = []
+
+        def write():
+            for _ in range(7):
+                transport.write(bytes(20_000))
+            came.append(len(take(pair[1]) or b""))
+
+        in_callback(loop, write)
+        assert came[0] == (0 if aio is aioxide else 140_000)
+        if aio is aioxide:
+            assert len(take(pair[1])) == 140_000
+        # Whoever set a lower mark is told, and served, as soon as it is passed.
+        transport.set_write_buffer_limits(high=30_000)
+        in_callback(loop, write)
+        assert came[1] == (120_000 if aio is aioxide else 140_000)
+        assert protocol.calls == [("made",)]
+        finish(loop, protocol)
+
+    @pytest.mark.parametrize("high", [None, 50_000], ids=["default", "own"])
+    def test_the_protocol_is_told_to_pause_before_the_next_callback(self, loop, aio, pair, connect, high):
+        transport = connect(protocol := Recorder())
+        transport.set_write_buffer_limits(high=high)
+        with contextlib.suppress(BlockingIOError):
+            while pair[0].send(bytes(100_000)):
+                pass
+        told = []
+
+        def write():
+            transport.write(bytes(100_000))
+            told.append(protocol.calls[-1])
+
+        in_callback(loop, write)
+        assert told == [("made",) if aio is aioxide and high is None else ("pause",)]
+        assert protocol.calls == [("made",), ("pause",)]
+        assert transport.get_write_buffer_size() == 100_000
+        transport.abort()
         run_until(loop, lambda: protocol.calls[-1][0] == "lost")
 
     def test_flow_control(self, loop, pair, connect):

@@ -83,7 +83,7 @@ impl<C: AsRef<[u8]>> WriteBuffer<C> {
     #[inline]
     pub fn push(&mut self, chunk: C) -> Option<C> {
         let len = chunk.as_ref().len();
-        if len == 0 || len <= SMALL && self.join(chunk.as_ref()) {
+        if len == 0 || len <= SMALL && self.len != 0 && self.join(chunk.as_ref()) {
             return Some(chunk);
         }
         self.len += len;
@@ -177,8 +177,20 @@ impl<C: AsRef<[u8]>> WriteBuffer<C> {
     }
 
     /// Takes away so many bytes, which were sent.
-    pub fn advance(&mut self, mut count: usize) {
-        count = count.min(self.len);
+    #[inline]
+    pub fn advance(&mut self, count: usize) {
+        if count >= self.len && self.rest.capacity() == 0 {
+            // Perf: "echo, 64 connections". All of the one piece that most connections ever have.
+            self.first = None;
+            self.head = 0;
+            self.len = 0;
+        } else {
+            self.advance_pieces(count.min(self.len));
+        }
+    }
+
+    /// Takes away the first `count` bytes of all.
+    fn advance_pieces(&mut self, mut count: usize) {
         self.len -= count;
         while let Some(first) = &self.first {
             let left = first.bytes().len() - self.head;

@@ -52,6 +52,12 @@ impl WaterMarks {
         self.limits.is_above(size)
     }
 
+    /// Is so much above a high mark that somebody set, lower than the default, to hear of what is not sent?
+    #[inline]
+    pub(crate) fn is_above_own(&self, size: usize) -> bool {
+        self.is_above(size) && self.is_above(DEFAULT_HIGH)
+    }
+
     /// Is the protocol to be told to resume? Notes that it is.
     #[inline]
     pub(crate) fn must_resume(&self, size: usize) -> bool {
