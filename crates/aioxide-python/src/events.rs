@@ -1561,17 +1561,7 @@ fn handle_class() -> PyRes {
             Ok(())
         },
     )
-    .property(
-        "_source_traceback",
-        |this| Ok(this.source_traceback.get()),
-        |this, value| {
-            drop(
-                this.source_traceback
-                    .replace(value.filter(|value| !value.is_none()).cloned()),
-            );
-            Ok(())
-        },
-    )
+    .slot_property("_source_traceback", |this| &this.source_traceback)
     .getter("_repr", |this| Ok(this.saved_repr.get()))
     .build()
 }

@@ -628,37 +628,6 @@ impl Machine for ExitBy {
     }
 }
 
-/// A property that shows and sets a boolean cell.
-macro_rules! flag {
-    ($builder:expr, $name:literal, $field:ident) => {
-        $builder.property(
-            $name,
-            |this| Ok(this.$field.get()),
-            |this, value| {
-                this.$field.set(value.map_or(Ok(false), Obj::truth)?);
-                Ok(())
-            },
-        )
-    };
-}
-
-/// A property that shows and sets a slot, with `None` for empty.
-macro_rules! slot {
-    ($builder:expr, $name:literal, $field:ident) => {
-        $builder.property(
-            $name,
-            |this| Ok(this.$field.get()),
-            |this, value| {
-                drop(
-                    this.$field
-                        .replace(value.filter(|value| !value.is_none()).cloned()),
-                );
-                Ok(())
-            },
-        )
-    };
-}
-
 /// Makes the class.
 pub(crate) fn init(module: &Obj) -> PyRes<()> {
     let builder = ClassBuilder::<TaskGroup>::new(
@@ -713,15 +682,18 @@ pub(crate) fn init(module: &Obj) -> PyRes<()> {
     .method("_on_task_done(self, task)", "Hears that a task is done.", |this, args| this.on_task_done(args.req(0)))
     .getter("_tasks", |this| Ok(this.tasks.get()))
     .getter("_errors", |this| Ok(this.errors.get()));
-    let builder = flag!(builder, "_entered", entered);
-    let builder = flag!(builder, "_exiting", exiting);
-    let builder = flag!(builder, "_aborting", aborting);
-    let builder = flag!(builder, "_parent_cancel_requested", parent_cancel_requested);
-    let builder = flag!(builder, "_cancel_on_enter", cancel_on_enter);
-    let builder = slot!(builder, "_loop", loop_);
-    let builder = slot!(builder, "_parent_task", parent_task);
-    let builder = slot!(builder, "_base_error", base_error);
-    let builder = slot!(builder, "_on_completed_fut", on_completed);
+    let builder = builder
+        .flag_property("_entered", |this| &this.entered)
+        .flag_property("_exiting", |this| &this.exiting)
+        .flag_property("_aborting", |this| &this.aborting)
+        .flag_property("_parent_cancel_requested", |this| {
+            &this.parent_cancel_requested
+        })
+        .flag_property("_cancel_on_enter", |this| &this.cancel_on_enter)
+        .slot_property("_loop", |this| &this.loop_)
+        .slot_property("_parent_task", |this| &this.parent_task)
+        .slot_property("_base_error", |this| &this.base_error)
+        .slot_property("_on_completed_fut", |this| &this.on_completed);
     let class = builder.build()?;
     add_to_module(module, "TaskGroup", &class)
 }

@@ -42,37 +42,6 @@ const BORROWED: [&str; 3] = [
     "_log_subprocess",
 ];
 
-/// A property that shows and sets a boolean cell.
-macro_rules! flag {
-    ($builder:expr, $name:literal, $field:ident) => {
-        $builder.property(
-            $name,
-            |this| Ok(this.$field.get()),
-            |this, value| {
-                this.$field.set(value.map_or(Ok(false), Obj::truth)?);
-                Ok(())
-            },
-        )
-    };
-}
-
-/// A property that shows and sets a slot, with `None` for empty.
-macro_rules! slot {
-    ($builder:expr, $name:literal, $field:ident) => {
-        $builder.property(
-            $name,
-            |this| Ok(this.$field.get()),
-            |this, value| {
-                drop(
-                    this.$field
-                        .replace(value.filter(|value| !value.is_none()).cloned()),
-                );
-                Ok(())
-            },
-        )
-    };
-}
-
 /// Makes the classes and `new_event_loop`.
 pub(crate) fn init(module: &Obj) -> PyRes<()> {
     executor::init()?;
@@ -116,24 +85,23 @@ pub(crate) fn init(module: &Obj) -> PyRes<()> {
     let builder = datagram::methods(builder);
     let builder = pipes::methods(builder);
     let builder = subprocess::methods(builder);
-    let builder = flag!(builder, "_closed", closed);
-    let builder = flag!(builder, "_stopping", stopping);
-    let builder = flag!(
-        builder,
-        "_executor_shutdown_called",
-        executor_shutdown_called
-    );
-    let builder = flag!(
-        builder,
-        "_asyncgens_shutdown_called",
-        asyncgens_shutdown_called
-    );
-    let builder = slot!(builder, "_default_executor", default_executor);
-    let builder = slot!(builder, "_exception_handler", exception_handler);
-    let builder = slot!(builder, "_task_factory", task_factory);
-    let builder = slot!(builder, "_current_handle", current_handle);
-    let builder = slot!(builder, "_asyncgens", asyncgens);
-    let builder = slot!(builder, "slow_callback_duration", slow_callback_duration);
+    let builder = builder
+        .flag_property("_closed", |this| &this.closed)
+        .flag_property("_stopping", |this| &this.stopping)
+        .flag_property("_executor_shutdown_called", |this| {
+            &this.executor_shutdown_called
+        })
+        .flag_property("_asyncgens_shutdown_called", |this| {
+            &this.asyncgens_shutdown_called
+        })
+        .slot_property("_default_executor", |this| &this.default_executor)
+        .slot_property("_exception_handler", |this| &this.exception_handler)
+        .slot_property("_task_factory", |this| &this.task_factory)
+        .slot_property("_current_handle", |this| &this.current_handle)
+        .slot_property("_asyncgens", |this| &this.asyncgens)
+        .slot_property("slow_callback_duration", |this| {
+            &this.slow_callback_duration
+        });
     let native = builder
         .getter("_debug", |this| Ok(this.debug.get()))
         .getter("_thread_id", |this| {

@@ -582,20 +582,6 @@ fn initialize(this: &Ref<Server>, args: &Args<'_>) -> PyRes<()> {
     Ok(())
 }
 
-/// Shows a slot as an attribute that can be assigned.
-macro_rules! slots {
-    ($builder:expr; $($name:literal $field:ident;)*) => {
-        $builder$(.property(
-            $name,
-            |this| Ok(this.$field.get()),
-            |this, value| {
-                drop(this.$field.replace(value.filter(|value| !value.is_none()).cloned()));
-                Ok(())
-            },
-        ))*
-    };
-}
-
 /// Makes the class.
 pub(super) fn init() -> PyRes<()> {
     let builder = ClassBuilder::<Server>::new(
@@ -611,7 +597,7 @@ pub(super) fn init() -> PyRes<()> {
         let sockets = this.obj().getattr(names::sockets())?.repr()?;
         Ok(format!("<{} sockets={sockets}>", this.obj().class_name()))
     });
-    let builder = builder
+    let native = builder
         .method("_attach(self, transport=None)", "Adds a transport.", |this, args| {
             this.attach(args.some(0))
         })
@@ -662,23 +648,18 @@ pub(super) fn init() -> PyRes<()> {
             this.set_weak_set(value.filter(|value| !value.is_none()).cloned());
             Ok(())
         })
-        .property("_serving", |this| Ok(this.serving.get()), |this, value| {
-            this.serving.set(value.map_or(Ok(false), Obj::truth)?);
-            Ok(())
-        });
-    let native = slots! { builder;
-        "_loop" loop_;
-        "_sockets" sockets;
-        "_waiters" waiters;
-        "_protocol_factory" protocol_factory;
-        "_backlog" backlog;
-        "_ssl_context" ssl_context;
-        "_ssl_handshake_timeout" ssl_handshake_timeout;
-        "_ssl_shutdown_timeout" ssl_shutdown_timeout;
-        "_serving_forever_fut" serving_forever_fut;
-        "_context" context;
-    }
-    .build()?;
+        .flag_property("_serving", |this| &this.serving)
+        .slot_property("_loop", |this| &this.loop_)
+        .slot_property("_sockets", |this| &this.sockets)
+        .slot_property("_waiters", |this| &this.waiters)
+        .slot_property("_protocol_factory", |this| &this.protocol_factory)
+        .slot_property("_backlog", |this| &this.backlog)
+        .slot_property("_ssl_context", |this| &this.ssl_context)
+        .slot_property("_ssl_handshake_timeout", |this| &this.ssl_handshake_timeout)
+        .slot_property("_ssl_shutdown_timeout", |this| &this.ssl_shutdown_timeout)
+        .slot_property("_serving_forever_fut", |this| &this.serving_forever_fut)
+        .slot_property("_context", |this| &this.context)
+        .build()?;
     // Derived from asyncio's own class, too, so that `isinstance(server, asyncio.Server)` holds.
     let namespace = Obj::dict()?;
     namespace.set_item(&Obj::str("__module__")?, &Obj::str("asyncio.base_events")?)?;

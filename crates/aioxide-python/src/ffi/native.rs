@@ -790,6 +790,21 @@ impl<T: Native> ClassBuilder<T> {
         )
     }
 
+    /// A property that shows and sets a flag, by its truth; `del` clears it.
+    pub(crate) fn flag_property<F>(self, name: &str, field: F) -> Self
+    where
+        F: for<'a> Fn(&'a T) -> &'a Cell<bool> + Copy + 'static,
+    {
+        self.property(
+            name,
+            move |this| Ok(field(this).get()),
+            move |this, value| {
+                field(this).set(value.map_or(Ok(false), Obj::truth)?);
+                Ok(())
+            },
+        )
+    }
+
     /// Adds a raw slot.
     fn slot(mut self, slot: c_int, pointer: *mut c_void) -> Self {
         self.slots.push(ffi::PyType_Slot {

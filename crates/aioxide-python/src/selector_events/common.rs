@@ -140,6 +140,28 @@ pub(crate) trait Transport: Native {
     fn parts(&self) -> &Parts;
 }
 
+/// A transport that reads, and can be told to pause.
+pub(crate) trait Reading: Transport {
+    /// The job of a descriptor with something to read.
+    const READ_READY: JobBody;
+
+    /// Was it told to pause?
+    fn paused(&self) -> &Cell<bool>;
+}
+
+/// Is the transport open, and reading not paused?
+pub(crate) fn is_reading<T: Reading>(this: &Ref<T>) -> bool {
+    !this.parts().closing.get() && !this.paused().get()
+}
+
+/// Has the selector watch for something to read, if the transport reads.
+fn start_reading<T: Reading>(this: &Ref<T>) -> PyRes<()> {
+    if !is_reading(this) {
+        return Ok(());
+    }
+    watch(this, Direction::Read, T::READ_READY)
+}
+
 /// The loop's debug mode; off for a transport that has left its loop.
 fn is_debug<T: Link>(this: &Ref<T>) -> PyRes<bool> {
     match this.loop_slot().get() {
@@ -420,26 +442,8 @@ pub(crate) fn methods<T: Transport>(builder: ClassBuilder<T>) -> ClassBuilder<T>
         .method("get_protocol(self)", "The protocol.", |this, _| {
             Ok(this.parts().protocol.get())
         })
-        .property(
-            "_extra",
-            |this| Ok(this.parts().extra.get()),
-            |this, value| {
-                drop(this.parts().extra.replace(value.cloned()));
-                Ok(())
-            },
-        )
-        .property(
-            "_protocol",
-            |this| Ok(this.parts().protocol.get()),
-            |this, value| {
-                drop(
-                    this.parts()
-                        .protocol
-                        .replace(value.filter(|value| !value.is_none()).cloned()),
-                );
-                Ok(())
-            },
-        )
+        .slot_property("_extra", |this| &this.parts().extra)
+        .slot_property("_protocol", |this| &this.parts().protocol)
         .getter("_loop", |this| {
             Ok(this.parts().loop_.get().map(Ref::into_obj))
         })
@@ -448,4 +452,32 @@ pub(crate) fn methods<T: Transport>(builder: ClassBuilder<T>) -> ClassBuilder<T>
         .getter("_conn_lost", |this| {
             Obj::int(this.parts().conn_lost.get().into())
         })
+}
+
+/// Adds what a transport that reads has in Python's eyes.
+pub(crate) fn reading_methods<T: Reading>(builder: ClassBuilder<T>) -> ClassBuilder<T> {
+    builder
+        .method("is_reading(self)", "Does the transport read?", |this, _| {
+            Ok(is_reading(this))
+        })
+        .method("pause_reading(self)", "Stops to read.", |this, _| {
+            if !is_reading(this) {
+                return Ok(());
+            }
+            this.paused().set(true);
+            unwatch(this, Direction::Read)?;
+            log_in_debug(this, names::debug(), "%r pauses reading")
+        })
+        .method("resume_reading(self)", "Reads again.", |this, _| {
+            if this.parts().closing.get() || !this.paused().get() {
+                return Ok(());
+            }
+            this.paused().set(false);
+            start_reading(this)?;
+            log_in_debug(this, names::debug(), "%r resumes reading")
+        })
+        .method("_start_reading(self)", "Begins to read.", |this, _| {
+            start_reading(this)
+        })
+        .getter("_paused", |this| Ok(this.paused().get()))
 }

@@ -21,9 +21,9 @@ use crate::ffi::{
 use crate::{names, stdlib};
 
 use super::common::{
-    Parts, Transport, begin, call_connection_lost, close_unclosed, count_lost_write, has_open_loop,
-    is_bytes_like, is_os_error, log_in_debug, methods, name_of, report_fatal, run_ready,
-    schedule_connection_lost, unwatch, watch, would_wait,
+    Parts, Reading, Transport, begin, call_connection_lost, close_unclosed, count_lost_write,
+    has_open_loop, is_bytes_like, is_os_error, methods, name_of, reading_methods, report_fatal,
+    run_ready, schedule_connection_lost, unwatch, watch, would_wait,
 };
 use super::flow_control::{Buffered, WaterMarks, flow_methods, maybe_pause, maybe_resume};
 
@@ -191,6 +191,14 @@ impl Transport for DatagramTransport {
     }
 }
 
+impl Reading for DatagramTransport {
+    const READ_READY: JobBody = read_ready;
+
+    fn paused(&self) -> &Cell<bool> {
+        &self.paused
+    }
+}
+
 impl Buffered for DatagramTransport {
     fn marks(&self) -> &WaterMarks {
         &self.marks
@@ -289,19 +297,6 @@ impl Ref<DatagramTransport> {
         };
         let fd = sock.method(names::fileno(), [])?.as_i64()?;
         Ok((fd == i64::from(self.parts.fd.get())).then_some((self.parts.fd.get(), family)))
-    }
-
-    /// Is the transport open, and reading not paused?
-    fn is_reading(&self) -> bool {
-        !self.parts.closing.get() && !self.paused.get()
-    }
-
-    /// Has the selector watch for datagrams, if the transport reads.
-    fn start_reading(&self) -> PyRes<()> {
-        if !self.is_reading() {
-            return Ok(());
-        }
-        watch(self, Direction::Read, read_ready)
     }
 
     /// Receives what a turn takes.
@@ -689,9 +684,8 @@ pub(super) fn init() -> PyRes<()> {
     .repr(|this| Ok(this.repr_text()))
     .attribute("max_size", Obj::int(256 * 1024)?)
     .attribute("_header_size", Obj::int(8)?);
-    let builder = flow_methods(methods(builder));
-    let builder = private(reading(builder));
-    builder
+    // asyncio's can pause reading, too, which it has from that of streams.
+    private(reading_methods(flow_methods(methods(builder))))
         .method(
             "sendto(self, data, addr=None)",
             "Sends a datagram to an address, or to the one that the transport was made for.",
@@ -711,38 +705,9 @@ pub(super) fn init() -> PyRes<()> {
         .map(drop)
 }
 
-/// Adds `pause_reading` and its relatives, which asyncio's datagram transport has from that of streams.
-fn reading(builder: ClassBuilder<DatagramTransport>) -> ClassBuilder<DatagramTransport> {
-    builder
-        .method(
-            "is_reading(self)",
-            "Does the transport receive?",
-            |this, _| Ok(this.is_reading()),
-        )
-        .method("pause_reading(self)", "Stops to receive.", |this, _| {
-            if !this.is_reading() {
-                return Ok(());
-            }
-            this.paused.set(true);
-            unwatch(this, Direction::Read)?;
-            log_in_debug(this, names::debug(), "%r pauses reading")
-        })
-        .method("resume_reading(self)", "Receives again.", |this, _| {
-            if this.parts.closing.get() || !this.paused.get() {
-                return Ok(());
-            }
-            this.paused.set(false);
-            this.start_reading()?;
-            log_in_debug(this, names::debug(), "%r resumes reading")
-        })
-}
-
 /// Adds the private methods and attributes.
 fn private(builder: ClassBuilder<DatagramTransport>) -> ClassBuilder<DatagramTransport> {
     builder
-        .method("_start_reading(self)", "Begins to receive.", |this, _| {
-            this.start_reading()
-        })
         .method("_read_ready(self)", "Receives.", |this, _| {
             this.receive_burst()
         })
@@ -781,7 +746,6 @@ fn private(builder: ClassBuilder<DatagramTransport>) -> ClassBuilder<DatagramTra
         )
         .getter("_sock_fd", |this| Obj::int(this.parts.fd.get().into()))
         .getter("_address", |this| Ok(this.address.get()))
-        .getter("_paused", |this| Ok(this.paused.get()))
         .getter("_buffer_size", |this| Ok(this.buffer_size.get()))
         .getter("_buffer", |this| {
             let pairs = this

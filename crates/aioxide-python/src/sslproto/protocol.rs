@@ -697,47 +697,6 @@ macro_rules! inner_property {
     };
 }
 
-/// A property that shows a slot.
-macro_rules! slot_property {
-    ($builder:expr, $($name:literal: $field:expr;)+) => {{
-        let builder = $builder;
-        $(
-            let builder = builder.property(
-                $name,
-                |this| {
-                    let field: fn(&SSLProtocol) -> &Slot = $field;
-                    Ok(field(this).get())
-                },
-                |this, value| {
-                    let field: fn(&SSLProtocol) -> &Slot = $field;
-                    let value = value.filter(|value| !value.is_none());
-                    drop(field(this).replace(value.cloned()));
-                    Ok(())
-                },
-            );
-        )+
-        builder
-    }};
-}
-
-/// A property that shows a flag.
-macro_rules! flag_property {
-    ($builder:expr, $($name:literal: $field:ident;)+) => {{
-        let builder = $builder;
-        $(
-            let builder = builder.property(
-                $name,
-                |this| Ok(this.$field.get()),
-                |this, value| {
-                    this.$field.set(value.map_or(Ok(false), Obj::truth)?);
-                    Ok(())
-                },
-            );
-        )+
-        builder
-    }};
-}
-
 /// Private methods without arguments.
 macro_rules! private_methods {
     ($builder:expr, $($signature:literal, $doc:literal => $body:expr;)+) => {
@@ -922,32 +881,26 @@ fn attributes(builder: ClassBuilder<SSLProtocol>) -> ClassBuilder<SSLProtocol> {
     let builder = inner_property!(builder, "_sslobj", sslobj);
     let builder = inner_property!(builder, "_incoming", incoming);
     let builder = inner_property!(builder, "_outgoing", outgoing);
-    let builder = slot_property!(
-        builder,
-        "_loop": |this| &this.loop_;
-        "_app_transport": |this| &this.app_transport;
-        "_transport": |this| &this.transport;
-        "_waiter": |this| &this.waiter;
-        "_sslcontext": |this| &this.sslcontext;
-        "_extra": |this| &this.extra;
-        "_server_side": |this| &this.server_side;
-        "_server_hostname": |this| &this.server_hostname;
-        "_ssl_handshake_timeout": |this| &this.handshake_timeout;
-        "_ssl_shutdown_timeout": |this| &this.shutdown_timeout;
-        "_handshake_timeout_handle": |this| &this.handshake_timer;
-        "_shutdown_timeout_handle": |this| &this.shutdown_timer;
-        "_handshake_start_time": |this| &this.handshake_start;
-    );
-    let builder = flag_property!(
-        builder,
-        "_ssl_writing_paused": ssl_writing_paused;
-        "_ssl_reading_paused": ssl_reading_paused;
-        "_app_reading_paused": app_reading_paused;
-        "_app_writing_paused": app_writing_paused;
-        "_eof_received": eof_received;
-        "_app_transport_created": app_transport_created;
-    );
     builder
+        .slot_property("_loop", |this| &this.loop_)
+        .slot_property("_app_transport", |this| &this.app_transport)
+        .slot_property("_transport", |this| &this.transport)
+        .slot_property("_waiter", |this| &this.waiter)
+        .slot_property("_sslcontext", |this| &this.sslcontext)
+        .slot_property("_extra", |this| &this.extra)
+        .slot_property("_server_side", |this| &this.server_side)
+        .slot_property("_server_hostname", |this| &this.server_hostname)
+        .slot_property("_ssl_handshake_timeout", |this| &this.handshake_timeout)
+        .slot_property("_ssl_shutdown_timeout", |this| &this.shutdown_timeout)
+        .slot_property("_handshake_timeout_handle", |this| &this.handshake_timer)
+        .slot_property("_shutdown_timeout_handle", |this| &this.shutdown_timer)
+        .slot_property("_handshake_start_time", |this| &this.handshake_start)
+        .flag_property("_ssl_writing_paused", |this| &this.ssl_writing_paused)
+        .flag_property("_ssl_reading_paused", |this| &this.ssl_reading_paused)
+        .flag_property("_app_reading_paused", |this| &this.app_reading_paused)
+        .flag_property("_app_writing_paused", |this| &this.app_writing_paused)
+        .flag_property("_eof_received", |this| &this.eof_received)
+        .flag_property("_app_transport_created", |this| &this.app_transport_created)
         .property(
             "_app_protocol",
             |this| Ok(this.app_protocol.get()),

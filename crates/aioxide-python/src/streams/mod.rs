@@ -8,23 +8,6 @@
 //! gives it the reader behind a protocol ([`direct()`] looks at a reader alone), and [`feed`] takes bytes that are no
 //! Python object; a writer calls it without Python as well ([`mod@direct`]).
 
-/// A property that shows a slot.
-macro_rules! slot_property {
-    ($builder:expr, $name:literal, $field:ident) => {
-        $builder.property(
-            $name,
-            |this| Ok(this.$field.get()),
-            |this, value| {
-                drop(
-                    this.$field
-                        .replace(value.filter(|value| !value.is_none()).cloned()),
-                );
-                Ok(())
-            },
-        )
-    };
-}
-
 mod connections;
 mod direct;
 mod flow;

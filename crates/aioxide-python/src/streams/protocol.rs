@@ -427,20 +427,6 @@ impl Ref<StreamReaderProtocol> {
     }
 }
 
-/// A property that shows a flag.
-macro_rules! flag_property {
-    ($builder:expr, $name:literal, $($field:ident).+) => {
-        $builder.property(
-            $name,
-            |this| Ok(this.$($field).+.get()),
-            |this, value| {
-                this.$($field).+.set(value.map_or(Ok(false), Obj::truth)?);
-                Ok(())
-            },
-        )
-    };
-}
-
 /// Adds the methods that transports call.
 fn called_by_transports(
     builder: ClassBuilder<StreamReaderProtocol>,
@@ -504,16 +490,17 @@ fn make_native_class() -> PyRes {
             },
         );
     let builder = flow_methods(builder);
-    let builder = flag_property!(builder, "_reject_connection", reject_connection);
-    let builder = flag_property!(builder, "_over_ssl", over_ssl);
-    let builder = slot_property!(builder, "_stream_reader_wr", reader);
-    let builder = slot_property!(builder, "_strong_reader", strong_reader);
-    let builder = slot_property!(builder, "_stream_writer", stream_writer);
-    let builder = slot_property!(builder, "_client_connected_cb", client_connected_cb);
-    let builder = slot_property!(builder, "_task", task);
-    let builder = slot_property!(builder, "_transport", transport);
-    let builder = slot_property!(builder, "_loop", loop_);
-    let builder = slot_property!(builder, "_source_traceback", source_traceback);
+    let builder = builder
+        .flag_property("_reject_connection", |this| &this.reject_connection)
+        .flag_property("_over_ssl", |this| &this.over_ssl)
+        .slot_property("_stream_reader_wr", |this| &this.reader)
+        .slot_property("_strong_reader", |this| &this.strong_reader)
+        .slot_property("_stream_writer", |this| &this.stream_writer)
+        .slot_property("_client_connected_cb", |this| &this.client_connected_cb)
+        .slot_property("_task", |this| &this.task)
+        .slot_property("_transport", |this| &this.transport)
+        .slot_property("_loop", |this| &this.loop_)
+        .slot_property("_source_traceback", |this| &this.source_traceback);
     if cfg!(Py_3_13) {
         return builder.build();
     }

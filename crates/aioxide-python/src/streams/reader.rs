@@ -715,9 +715,11 @@ pub(super) fn make_class() -> PyRes {
                 Ok(())
             },
         );
-    let builder = slot_property!(builder, "_exception", exception);
-    let builder = slot_property!(builder, "_loop", loop_);
-    let class = slot_property!(builder, "_source_traceback", source_traceback).build()?;
+    let class = builder
+        .slot_property("_exception", |this| &this.exception)
+        .slot_property("_loop", |this| &this.loop_)
+        .slot_property("_source_traceback", |this| &this.source_traceback)
+        .build()?;
     OVERRIDABLE.remember(&class)?;
     Ok(class)
 }

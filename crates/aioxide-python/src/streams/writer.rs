@@ -603,10 +603,12 @@ pub(super) fn make_class() -> PyRes {
             drop(this.complete.replace(value.cloned()));
             Ok(())
         });
-    let builder = slot_property!(builder, "_transport", transport);
-    let builder = slot_property!(builder, "_protocol", protocol);
-    let builder = slot_property!(builder, "_reader", reader);
-    let class = slot_property!(builder, "_loop", loop_).build()?;
+    let class = builder
+        .slot_property("_transport", |this| &this.transport)
+        .slot_property("_protocol", |this| &this.protocol)
+        .slot_property("_reader", |this| &this.reader)
+        .slot_property("_loop", |this| &this.loop_)
+        .build()?;
     OVERRIDABLE.remember(&class)?;
     Ok(class)
 }

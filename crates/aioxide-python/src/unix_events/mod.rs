@@ -4,8 +4,23 @@ pub(crate) mod read_pipe;
 pub(crate) mod write_pipe;
 
 use crate::events::JobBody;
-use crate::ffi::{Obj, PyRes};
-use crate::stdlib;
+use crate::ffi::{ClassBuilder, Obj, PyRes, Raised, Ref, Slot};
+use crate::selector_events::common::{Transport, call_connection_lost};
+use crate::{names, stdlib};
+
+/// A transport over a pipe.
+trait PipeTransport: Transport {
+    /// The file object, until the connection is lost.
+    fn pipe(&self) -> &Slot;
+
+    /// `_fatal_error`: reports an error and closes the transport.
+    fn fatal_error(this: &Ref<Self>, exception: &Obj, message: &str) -> PyRes<()>;
+
+    /// `_call_connection_lost`.
+    fn lose(this: &Ref<Self>, exception: Option<&Obj>) -> PyRes<()> {
+        call_connection_lost(this, this.pipe(), exception, || ())
+    }
+}
 
 /// What kind of file is behind a pipe transport.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,6 +50,68 @@ fn file_kind(fd: &Obj) -> PyRes<Option<FileKind>> {
         0o020_000 => Some(FileKind::Device),
         _ => None,
     })
+}
+
+/// What a transport needs of its file.
+struct OpenPipe {
+    /// What `get_extra_info` is to know.
+    extra: Obj,
+    /// The descriptor.
+    fd: i32,
+    /// What kind of file it is.
+    kind: FileKind,
+}
+
+/// Looks at the file of a new transport, and has it never block. `refused` is the error for what is no pipe.
+fn open(pipe: &Obj, extra: Option<&Obj>, refused: &str) -> PyRes<OpenPipe> {
+    let extra = match extra {
+        Some(extra) => extra.clone(),
+        None => Obj::dict()?,
+    };
+    extra.set_item(names::pipe(), pipe)?;
+    let fd = pipe.method(names::fileno(), [])?;
+    let kind = file_kind(&fd)?.ok_or_else(|| Raised::value_error(refused))?;
+    stdlib::set_blocking()?.call([&fd, &Obj::bool(false)])?;
+    Ok(OpenPipe {
+        extra,
+        fd: i32::try_from(fd.as_i64()?).unwrap_or(-1),
+        kind,
+    })
+}
+
+/// The words that every repr begins with.
+fn first_words<T: PipeTransport>(this: &Ref<T>) -> Vec<String> {
+    let mut words = vec![this.obj().class_name()];
+    if this.pipe().is_none() {
+        words.push(String::from("closed"));
+    } else if this.parts().closing.get() {
+        words.push(String::from("closing"));
+    }
+    words.push(format!("fd={}", this.parts().fd.get()));
+    words
+}
+
+/// Adds what both have in Python's eyes.
+fn pipe_methods<T: PipeTransport>(builder: ClassBuilder<T>) -> ClassBuilder<T> {
+    builder
+        .method(
+            "_fatal_error(self, exc, message='Fatal error on pipe transport')",
+            "Reports an error and closes the transport.",
+            |this, args| {
+                let message = match args.get(1) {
+                    Some(message) => message.to_str()?.text()?,
+                    None => String::from("Fatal error on pipe transport"),
+                };
+                T::fatal_error(this, args.req(0), &message)
+            },
+        )
+        .method(
+            "_call_connection_lost(self, exc)",
+            "Tells the protocol that the connection is lost, and closes the pipe.",
+            |this, args| T::lose(this, args.some(0)),
+        )
+        .slot_property("_pipe", |this| this.pipe())
+        .getter("_fileno", |this| Obj::int(this.parts().fd.get().into()))
 }
 
 /// The method of a transport that asyncio would have called for a job; `None` for jobs of others.

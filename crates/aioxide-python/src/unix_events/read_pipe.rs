@@ -6,18 +6,17 @@ use aioxide_engine::socket;
 
 use crate::events::{Direction, EventLoop, JobBody, method_of};
 use crate::ffi::{
-    Args, Class, ClassBuilder, Layout, Native, Obj, PyRes, Raised, Ref, Slot, Visit, finally,
-    os_error_instance,
+    Class, ClassBuilder, Layout, Native, Obj, PyRes, Ref, Slot, Visit, finally, os_error_instance,
 };
 use crate::selector_events::common::{
-    Parts, Transport, begin, call_connection_lost, call_soon, close_unclosed, has_open_loop,
-    is_os_error, log_in_debug, methods, report_fatal, run_ready, schedule_connection_lost, unwatch,
-    watch, would_wait,
+    Parts, Reading, Transport, begin, call_soon, close_unclosed, has_open_loop, is_os_error,
+    log_in_debug, methods, reading_methods, report_fatal, run_ready, schedule_connection_lost,
+    unwatch, would_wait,
 };
 use crate::streams::{self, StreamReader};
 use crate::{base_subprocess, names, stdlib};
 
-use super::file_kind;
+use super::{PipeTransport, first_words, open, pipe_methods};
 
 /// A transport that reads from a pipe.
 pub(crate) struct ReadPipeTransport {
@@ -76,6 +75,29 @@ impl Transport for ReadPipeTransport {
     }
 }
 
+impl Reading for ReadPipeTransport {
+    const READ_READY: JobBody = read_ready;
+
+    fn paused(&self) -> &Cell<bool> {
+        &self.paused
+    }
+}
+
+impl PipeTransport for ReadPipeTransport {
+    fn pipe(&self) -> &Slot {
+        &self.pipe
+    }
+
+    /// `_fatal_error`. The end of a terminal (EIO) is nothing to report.
+    fn fatal_error(this: &Ref<Self>, exception: &Obj, message: &str) -> PyRes<()> {
+        let number = Obj::import("errno")?.getattr_str("EIO")?;
+        let is_usual = is_os_error(exception) && exception.getattr_str("errno")?.equals(&number)?;
+        finally(report_fatal(this, exception, message, is_usual), || {
+            this.end(Some(exception))
+        })
+    }
+}
+
 /// Makes a transport that reads from `pipe`, a file object of a pipe, socket or character device, and schedules
 /// `connection_made`, then the waiter.
 pub(crate) fn make_read_pipe_transport(
@@ -85,22 +107,10 @@ pub(crate) fn make_read_pipe_transport(
     waiter: Option<&Obj>,
     extra: Option<&Obj>,
 ) -> PyRes<Ref<ReadPipeTransport>> {
-    let extra = match extra {
-        Some(extra) => extra.clone(),
-        None => Obj::dict()?,
-    };
-    extra.set_item(names::pipe(), pipe)?;
-    let fd = pipe.method(names::fileno(), [])?;
-    if file_kind(&fd)?.is_none() {
-        return Err(Raised::value_error(
-            "Pipe transport is for pipes/sockets only.",
-        ));
-    }
-    stdlib::set_blocking()?.call([&fd, &Obj::bool(false)])?;
-    let number = i32::try_from(fd.as_i64()?).unwrap_or(-1);
+    let opened = open(pipe, extra, "Pipe transport is for pipes/sockets only.")?;
     let empty = ReadPipeTransport::empty();
     let this = Ref::new(ReadPipeTransport {
-        parts: Parts::new(loop_, number, protocol, extra)?,
+        parts: Parts::new(loop_, opened.fd, protocol, opened.extra)?,
         pipe: Slot::new(pipe.clone()),
         ..empty
     })?;
@@ -109,19 +119,6 @@ pub(crate) fn make_read_pipe_transport(
 }
 
 impl Ref<ReadPipeTransport> {
-    /// Is the transport open, and reading not paused?
-    fn is_reading(&self) -> bool {
-        !self.parts.closing.get() && !self.paused.get()
-    }
-
-    /// Has the selector watch the pipe, if the transport reads.
-    fn start_reading(&self) -> PyRes<()> {
-        if !self.is_reading() {
-            return Ok(());
-        }
-        watch(self, Direction::Read, read_ready)
-    }
-
     /// Reads what there is.
     fn receive(&self) -> PyRes<()> {
         let (Some(loop_), Some(protocol)) = (self.parts.loop_.get(), self.parts.protocol.get())
@@ -168,7 +165,8 @@ impl Ref<ReadPipeTransport> {
         if would_wait(error) {
             return Ok(());
         }
-        self.fatal_error(
+        ReadPipeTransport::fatal_error(
+            self,
             &os_error_instance(error)?,
             "Fatal read error on pipe transport",
         )
@@ -189,15 +187,6 @@ impl Ref<ReadPipeTransport> {
         schedule_connection_lost(self, None)
     }
 
-    /// `_fatal_error`. The end of a terminal (EIO) is nothing to report.
-    fn fatal_error(&self, exception: &Obj, message: &str) -> PyRes<()> {
-        let number = Obj::import("errno")?.getattr_str("EIO")?;
-        let is_usual = is_os_error(exception) && exception.getattr_str("errno")?.equals(&number)?;
-        finally(report_fatal(self, exception, message, is_usual), || {
-            self.end(Some(exception))
-        })
-    }
-
     /// `_close`: nothing more is read, and `connection_lost` follows, once.
     fn end(&self, exception: Option<&Obj>) -> PyRes<()> {
         self.parts.closing.set(true);
@@ -208,20 +197,9 @@ impl Ref<ReadPipeTransport> {
         schedule_connection_lost(self, exception)
     }
 
-    /// `_call_connection_lost`.
-    fn call_connection_lost(&self, exception: Option<&Obj>) -> PyRes<()> {
-        call_connection_lost(self, &self.pipe, exception, || ())
-    }
-
     /// The repr.
     fn repr_text(&self) -> String {
-        let mut words = vec![self.obj().class_name()];
-        if self.pipe.is_none() {
-            words.push(String::from("closed"));
-        } else if self.parts.closing.get() {
-            words.push(String::from("closing"));
-        }
-        words.push(format!("fd={}", self.parts.fd.get()));
+        let mut words = first_words(self);
         words.push(String::from(if self.pipe.is_none() {
             "closed"
         } else if !has_open_loop(self) {
@@ -261,27 +239,7 @@ pub(super) fn init() -> PyRes<()> {
     .sealed()
     .repr(|this| Ok(this.repr_text()))
     .attribute("max_size", Obj::int(256 * 1024)?);
-    let builder = private(methods(builder));
-    builder
-        .method("is_reading(self)", "Does the transport read?", |this, _| {
-            Ok(this.is_reading())
-        })
-        .method("pause_reading(self)", "Stops to read.", |this, _| {
-            if !this.is_reading() {
-                return Ok(());
-            }
-            this.paused.set(true);
-            unwatch(this, Direction::Read)?;
-            log_in_debug(this, names::debug(), "%r pauses reading")
-        })
-        .method("resume_reading(self)", "Reads again.", |this, _| {
-            if this.parts.closing.get() || !this.paused.get() {
-                return Ok(());
-            }
-            this.paused.set(false);
-            this.start_reading()?;
-            log_in_debug(this, names::debug(), "%r resumes reading")
-        })
+    private(reading_methods(pipe_methods(methods(builder))))
         .method("close(self)", "Closes the transport.", |this, _| {
             if this.parts.closing.get() {
                 return Ok(());
@@ -295,46 +253,12 @@ pub(super) fn init() -> PyRes<()> {
 /// Adds the private methods and attributes.
 fn private(builder: ClassBuilder<ReadPipeTransport>) -> ClassBuilder<ReadPipeTransport> {
     builder
-        .method("_start_reading(self)", "Begins to read.", |this, _| {
-            this.start_reading()
-        })
         .method("_read_ready(self)", "Reads what there is.", |this, _| {
             this.receive()
         })
-        .method(
-            "_fatal_error(self, exc, message='Fatal error on pipe transport')",
-            "Reports an error and closes the transport.",
-            |this, args| this.fatal_error(args.req(0), &error_message(args)?),
-        )
         .method(
             "_close(self, exc)",
             "Closes the transport because of an error.",
             |this, args| this.end(args.some(0)),
         )
-        .method(
-            "_call_connection_lost(self, exc)",
-            "Tells the protocol that the connection is lost, and closes the pipe.",
-            |this, args| this.call_connection_lost(args.some(0)),
-        )
-        .property(
-            "_pipe",
-            |this| Ok(this.pipe.get()),
-            |this, value| {
-                drop(
-                    this.pipe
-                        .replace(value.filter(|value| !value.is_none()).cloned()),
-                );
-                Ok(())
-            },
-        )
-        .getter("_fileno", |this| Obj::int(this.parts.fd.get().into()))
-        .getter("_paused", |this| Ok(this.paused.get()))
-}
-
-/// The message of `_fatal_error`.
-pub(super) fn error_message(args: &Args<'_>) -> PyRes<String> {
-    match args.get(1) {
-        Some(message) => message.to_str()?.text(),
-        None => Ok(String::from("Fatal error on pipe transport")),
-    }
 }

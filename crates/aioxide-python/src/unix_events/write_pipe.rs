@@ -9,21 +9,20 @@ use aioxide_engine::write_buffer::WriteBuffer;
 
 use crate::events::{Direction, EventLoop, JobBody, method_of};
 use crate::ffi::{
-    Buffer, Builtin, Class, ClassBuilder, Layout, Native, Obj, PyRes, Raised, Ref, Slot, Visit,
-    finally, os_error_instance,
+    Buffer, Builtin, Class, ClassBuilder, Layout, Native, Obj, PyRes, Ref, Slot, Visit, finally,
+    os_error_instance,
 };
 use crate::selector_events::common::{
-    Chunk, Parts, Transport, begin, call_connection_lost, close_unclosed, count_lost_write,
-    has_open_loop, is_bytes_like, is_os_error, log_in_debug, methods, report_fatal, run_ready,
-    schedule_connection_lost, unwatch, watch, would_wait,
+    Chunk, Parts, Transport, begin, close_unclosed, count_lost_write, has_open_loop, is_bytes_like,
+    is_os_error, log_in_debug, methods, report_fatal, run_ready, schedule_connection_lost, unwatch,
+    watch, would_wait,
 };
 use crate::selector_events::flow_control::{
     Buffered, WaterMarks, flow_methods, maybe_pause, maybe_resume,
 };
 use crate::{names, stdlib};
 
-use super::read_pipe::error_message;
-use super::{FileKind, file_kind};
+use super::{FileKind, PipeTransport, first_words, open, pipe_methods};
 
 /// What became of data given to `write`.
 enum Accepted {
@@ -107,6 +106,20 @@ impl Buffered for WritePipeTransport {
     }
 }
 
+impl PipeTransport for WritePipeTransport {
+    fn pipe(&self) -> &Slot {
+        &self.pipe
+    }
+
+    /// `_fatal_error`.
+    fn fatal_error(this: &Ref<Self>, exception: &Obj, message: &str) -> PyRes<()> {
+        finally(
+            report_fatal(this, exception, message, is_os_error(exception)),
+            || this.end(Some(exception)),
+        )
+    }
+}
+
 /// Makes a transport that writes to `pipe`, a file object of a pipe, socket or character device, and schedules
 /// `connection_made`, then the waiter.
 pub(crate) fn make_write_pipe_transport(
@@ -116,26 +129,18 @@ pub(crate) fn make_write_pipe_transport(
     waiter: Option<&Obj>,
     extra: Option<&Obj>,
 ) -> PyRes<Ref<WritePipeTransport>> {
-    let extra = match extra {
-        Some(extra) => extra.clone(),
-        None => Obj::dict()?,
-    };
-    extra.set_item(names::pipe(), pipe)?;
-    let fd = pipe.method(names::fileno(), [])?;
-    let Some(kind) = file_kind(&fd)? else {
-        return Err(Raised::value_error(
-            "Pipe transport is only for pipes, sockets and character devices",
-        ));
-    };
-    stdlib::set_blocking()?.call([&fd, &Obj::bool(false)])?;
-    let number = i32::try_from(fd.as_i64()?).unwrap_or(-1);
+    let opened = open(
+        pipe,
+        extra,
+        "Pipe transport is only for pipes, sockets and character devices",
+    )?;
     let empty = WritePipeTransport::empty();
     let this = Ref::new(WritePipeTransport {
-        parts: Parts::new(loop_, number, protocol, extra)?,
+        parts: Parts::new(loop_, opened.fd, protocol, opened.extra)?,
         pipe: Slot::new(pipe.clone()),
         ..empty
     })?;
-    let start = notices_end(kind).then(names::start_reading);
+    let start = notices_end(opened.kind).then(names::start_reading);
     begin(&this, start, waiter)?;
     Ok(this)
 }
@@ -240,7 +245,7 @@ impl Ref<WritePipeTransport> {
     /// An attempt to write failed for good.
     fn write_failed(&self, exception: &Obj) -> PyRes<()> {
         self.parts.conn_lost.set(self.parts.conn_lost.get() + 1);
-        self.fatal_error(exception, "Fatal write error on pipe transport")
+        WritePipeTransport::fatal_error(self, exception, "Fatal write error on pipe transport")
     }
 
     /// Writes what waits, as far as there is room.
@@ -271,7 +276,7 @@ impl Ref<WritePipeTransport> {
         if self.parts.closing.get() && !self.ending.get() && self.buffered() == 0 {
             self.ending.set(true);
             unwatch(self, Direction::Read)?;
-            return self.call_connection_lost(None);
+            return WritePipeTransport::lose(self, None);
         }
         Ok(())
     }
@@ -282,14 +287,6 @@ impl Ref<WritePipeTransport> {
             return Ok(());
         }
         self.end(None)
-    }
-
-    /// `_fatal_error`.
-    fn fatal_error(&self, exception: &Obj, message: &str) -> PyRes<()> {
-        finally(
-            report_fatal(self, exception, message, is_os_error(exception)),
-            || self.end(Some(exception)),
-        )
     }
 
     /// `_close`: what waits to be written is dropped, and `connection_lost` follows, once.
@@ -304,20 +301,9 @@ impl Ref<WritePipeTransport> {
         schedule_connection_lost(self, exception)
     }
 
-    /// `_call_connection_lost`.
-    fn call_connection_lost(&self, exception: Option<&Obj>) -> PyRes<()> {
-        call_connection_lost(self, &self.pipe, exception, || ())
-    }
-
     /// The repr.
     fn repr_text(&self) -> String {
-        let mut words = vec![self.obj().class_name()];
-        if self.pipe.is_none() {
-            words.push(String::from("closed"));
-        } else if self.parts.closing.get() {
-            words.push(String::from("closing"));
-        }
-        words.push(format!("fd={}", self.parts.fd.get()));
+        let mut words = first_words(self);
         if self.pipe.is_none() {
             words.push(String::from("closed"));
         } else if has_open_loop(self) {
@@ -377,7 +363,7 @@ pub(super) fn init() -> PyRes<()> {
     .base(stdlib::transport()?.clone())
     .sealed()
     .repr(|this| Ok(this.repr_text()));
-    let builder = private(flow_methods(methods(builder)));
+    let builder = private(flow_methods(pipe_methods(methods(builder))));
     builder
         .method(
             "write(self, data)",
@@ -423,32 +409,10 @@ fn private(builder: ClassBuilder<WritePipeTransport>) -> ClassBuilder<WritePipeT
             |this, _| this.write_pending(),
         )
         .method(
-            "_fatal_error(self, exc, message='Fatal error on pipe transport')",
-            "Reports an error and closes the transport.",
-            |this, args| this.fatal_error(args.req(0), &error_message(args)?),
-        )
-        .method(
             "_close(self, exc=None)",
             "Closes the transport because of an error.",
             |this, args| this.end(args.some(0)),
         )
-        .method(
-            "_call_connection_lost(self, exc)",
-            "Tells the protocol that the connection is lost, and closes the pipe.",
-            |this, args| this.call_connection_lost(args.some(0)),
-        )
-        .property(
-            "_pipe",
-            |this| Ok(this.pipe.get()),
-            |this, value| {
-                drop(
-                    this.pipe
-                        .replace(value.filter(|value| !value.is_none()).cloned()),
-                );
-                Ok(())
-            },
-        )
-        .getter("_fileno", |this| Obj::int(this.parts.fd.get().into()))
         .getter("_buffer", |this| {
             let bytes = this.pending.borrow().to_vec();
             stdlib::bytearray()?.call([&Obj::bytes(&bytes)?])
