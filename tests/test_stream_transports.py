@@ -8,6 +8,8 @@ import errno
 import gc
 import hashlib
 import logging
+import os
+import signal
 import socket
 import sys
 import threading
@@ -113,6 +115,13 @@ def run_until(loop, condition):
             await asyncio.sleep(0)
 
     loop.run_until_complete(asyncio.wait_for(wait(), 10))
+
+
+def fill(sock):
+    """Sends until there is no more room."""
+    with contextlib.suppress(BlockingIOError):
+        while sock.send(bytes(100_000)):
+            pass
 
 
 def take(sock, size=1 << 20):
@@ -638,9 +647,7 @@ class TestWriting:
     def test_the_protocol_is_told_to_pause_before_the_next_callback(self, loop, aio, pair, connect, high):
         transport = connect(protocol := Recorder())
         transport.set_write_buffer_limits(high=high)
-        with contextlib.suppress(BlockingIOError):
-            while pair[0].send(bytes(100_000)):
-                pass
+        fill(pair[0])
         told = []
 
         def write():
@@ -653,6 +660,138 @@ class TestWriting:
         assert transport.get_write_buffer_size() == 100_000
         transport.abort()
         run_until(loop, lambda: protocol.calls[-1][0] == "lost")
+
+    def test_the_protocol_that_wrote_too_much_is_told_although_it_is_replaced(self, loop, pair, connect):
+        transport = connect(first := Recorder())
+        fill(pair[0])
+
+        def write():
+            transport.write(bytes(100_000))
+            transport.set_protocol(second)
+
+        second = Recorder()
+        in_callback(loop, write)
+        assert (first.calls, second.calls) == ([("made",), ("pause",)], [])
+        transport.abort()
+        run_until(loop, lambda: second.calls == [("lost", None)])
+
+    def test_the_mark_counts_that_held_when_too_much_was_written(self, loop, pair, connect):
+        transport = connect(protocol := Recorder())
+        fill(pair[0])
+
+        def write():
+            transport.write(bytes(100_000))
+            transport.set_write_buffer_limits(high=1_000_000, low=1)
+
+        in_callback(loop, write)
+        assert protocol.calls == [("made",), ("pause",)]
+        run_until(loop, lambda: take(pair[1]) is None and protocol.calls[-1] == ("resume",))
+        finish(loop, protocol)
+
+    def test_that_it_was_told_to_pause_is_known_at_once(self, loop, pair, connect):
+        transport = connect(protocol := Recorder())
+        fill(pair[0])
+        known = []
+
+        def write():
+            transport.write(bytes(100_000))
+            known.append((transport._protocol_paused, protocol.calls[-1]))
+
+        in_callback(loop, write)
+        assert known == [(True, ("pause",))]
+        transport.abort()
+        run_until(loop, lambda: protocol.calls[-1][0] == "lost")
+
+    @pytest.mark.parametrize("way", ["fork", "write", "abort"])
+    def test_a_pause_in_the_midst_of_several_flushes(self, loop, aio, way):
+        """The bytes of a connection leave once, whatever the protocol of another one does when it is told to pause."""
+        if aio is asyncio and way != "write":
+            pytest.skip("asyncio sends each write at once")
+        pairs = [socket.socketpair() for _ in range(3)]
+        parent = os.getpid()
+
+        def paused(protocol):
+            if way == "write":
+                for transport in transports[1:]:
+                    transport.write(b"more")
+            elif way == "abort":
+                transports[1].abort()
+            elif os.fork() == 0:
+                signal.alarm(30)
+            else:
+                os.wait()
+
+        protocols = [Recorder(pause=paused), Recorder(), Recorder()]
+        transports = []
+        for (near, far), protocol in zip(pairs, protocols, strict=True):
+            near.setblocking(False)
+            far.settimeout(10)
+            transports.append(loop._make_socket_transport(near, protocol))
+        turn(loop)
+        fill(pairs[0][0])
+
+        def write():
+            for transport in transports:
+                transport.write(bytes(70_000))
+
+        def leave():
+            if os.getpid() != parent:
+                os._exit(0)
+
+        loop.call_soon(write)
+        loop.call_soon(leave)
+        turn(loop)
+        more = 4 if way == "write" else 0
+        received = [bytearray(), bytearray()]
+
+        def read():
+            for bucket, (_, far) in zip(received, pairs[1:], strict=True):
+                bucket.extend(take(far) or b"")
+            return min(map(len, received)) >= 70_000 + more
+
+        run_until(loop, read)
+        for transport in transports:
+            transport.close()
+            transport.abort()
+        run_until(loop, lambda: all(protocol.calls[-1][0] == "lost" for protocol in protocols))
+        for bucket, (_, far) in zip(received, pairs[1:], strict=True):
+            bucket.extend(take(far) or b"")
+        assert [len(bucket) for bucket in received] == [70_000 + more] * 2
+        for pair in pairs:
+            pair[1].close()
+
+    @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+    def test_a_pause_that_raises_when_the_callback_is_over(self, loop, aio, connect, reports, pair, error):
+        """What leaves the loop leaves it then; other connections are served all the same."""
+
+        def paused(protocol):
+            raise error("pause")
+
+        transport = connect(protocol := Recorder(pause=paused))
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        other = loop._make_socket_transport(near, second := Recorder())
+        turn(loop)
+        fill(pair[0])
+
+        def write():
+            other.write(b"sent")
+            transport.write(bytes(100_000))
+
+        leaves = error is not ValueError
+        loop.call_soon(write)
+        loop.call_soon(other.write, b" too")
+        with pytest.raises(error) if leaves else contextlib.nullcontext():
+            turn(loop)
+        turn(loop)
+        assert take(far) == b"sent too"
+        assert [report["message"] for report in reports] == ([] if leaves else ["protocol.pause_writing() failed"])
+        assert transport.get_write_buffer_size() == 100_000
+        assert not transport.is_closing()
+        transport.abort()
+        other.abort()
+        run_until(loop, lambda: protocol.calls[-1][0] == second.calls[-1][0] == "lost")
+        far.close()
 
     def test_flow_control(self, loop, pair, connect):
         protocol = Recorder()

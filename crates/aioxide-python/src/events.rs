@@ -8,7 +8,7 @@
 //! instance, or by an assignment to the class. Otherwise everything goes through the Python-visible methods.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -109,7 +109,7 @@ pub(crate) struct EventLoop {
     /// For each signal by number, how much oftener Python called its relay in this run than its number was heard.
     pub signal_balance: RefCell<[i8; 65]>,
     /// What runs when the current job is over.
-    deferred: RefCell<Vec<Job>>,
+    deferred: RefCell<VecDeque<Job>>,
     /// Is there anything of that kind?
     pub has_deferred: Cell<bool>,
     /// Is a job running, after which what is deferred will run?
@@ -574,41 +574,29 @@ impl Ref<EventLoop> {
     /// Has a job run right after the current one.
     #[inline]
     pub(crate) fn defer(&self, body: JobBody, object: Obj) {
-        self.deferred.borrow_mut().push(Job { body, object });
+        self.deferred.borrow_mut().push_back(Job { body, object });
         self.has_deferred.set(true);
     }
 
     /// Runs what was deferred. All of it, also if one fails; the first error counts.
     pub(crate) fn run_deferred(&self) -> PyRes<()> {
         let mut outcome = Ok(());
-        while self.has_deferred.replace(false) {
-            // Perf: "echo, 64 connections". One, as a rule, for which the list stays where it is.
-            if let Some(job) = self.take_only_deferred() {
-                outcome = crate::ffi::finally(outcome, || (job.body)(self, job.object));
-                continue;
-            }
-            let mut jobs = std::mem::take(&mut *self.deferred.borrow_mut());
-            for job in jobs.drain(..) {
-                outcome = crate::ffi::finally(outcome, || (job.body)(self, job.object));
-            }
-            // Kept for its memory, unless more was deferred meanwhile.
-            let mut deferred = self.deferred.borrow_mut();
-            if deferred.is_empty() {
-                *deferred = jobs;
-            }
+        while self.has_deferred.get()
+            && let Some(job) = self.take_deferred()
+        {
+            outcome = crate::ffi::finally(outcome, || (job.body)(self, job.object));
         }
         outcome
     }
 
-    /// What was deferred, if it is one job.
+    /// What was deferred first. One at a time: a fork meanwhile is to find the others here, or both processes would do
+    /// them.
     #[inline]
-    fn take_only_deferred(&self) -> Option<Job> {
+    fn take_deferred(&self) -> Option<Job> {
         let mut deferred = self.deferred.borrow_mut();
-        if deferred.len() == 1 {
-            deferred.pop()
-        } else {
-            None
-        }
+        let job = deferred.pop_front();
+        self.has_deferred.set(!deferred.is_empty());
+        job
     }
 
     /// Lends the loop's buffer for receiving. Another look meanwhile gets another buffer.

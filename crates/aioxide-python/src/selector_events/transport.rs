@@ -557,6 +557,8 @@ impl Ref<StreamTransport> {
 
     /// `set_protocol`.
     fn set_protocol(&self, protocol: &Obj) -> PyRes<()> {
+        // Who wrote too much is to hear of it, not who comes after.
+        self.flush_now()?;
         self.delivery.set(if is_stream_protocol(protocol) {
             Delivery::Stream
         } else if SSLProtocol::class().is_exact(protocol) {
@@ -1112,8 +1114,9 @@ impl Ref<StreamTransport> {
 
     /// `set_write_buffer_limits`.
     fn set_limits(&self, high: Option<&Obj>, low: Option<&Obj>) -> PyRes<()> {
-        self.marks.set(high, low)?;
+        // What was written before counts by the marks of that time.
         self.flush_now()?;
+        self.marks.set(high, low)?;
         maybe_pause(self)
     }
 
@@ -1527,7 +1530,10 @@ fn private(builder: ClassBuilder<StreamTransport>) -> ClassBuilder<StreamTranspo
         .getter("_paused", |this| Ok(this.paused.get()))
         .getter("_eof", |this| Ok(this.eof.get()))
         .getter("_conn_lost", |this| Obj::int(this.conn_lost.get().into()))
-        .getter("_protocol_paused", |this| Ok(this.marks.paused.get()))
+        .getter("_protocol_paused", |this| {
+            this.flush_now()?;
+            Ok(this.marks.paused.get())
+        })
         .getter("_start_tls_compatible", |_| Ok(true))
         .getter("_sendfile_compatible", |_| {
             stdlib::sendfile_try_native().cloned()
