@@ -11,7 +11,7 @@ import sys
 from asyncio import constants
 
 import pytest
-from waiting import run, turn
+from waiting import run, turn, until
 
 SIZE = 10 << 20
 
@@ -767,6 +767,28 @@ def test_connection_lost_during_the_fallback_reaches_the_protocol(loop, pair, fi
         await protocol.lost.wait()
         assert protocol.events[-1] is None
         assert transport.get_protocol() in (protocol, None)
+
+    run(loop, body())
+
+
+def test_blocks_wait_for_room_however_soon_they_are_read(loop, pair, file, monkeypatch):
+    near, far = pair
+    without_native(loop, monkeypatch)
+
+    async def body():
+        transport, protocol = await connect(loop, near)
+        filled = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                filled += near.send(bytes(100_000))
+        sending = loop.create_task(loop.sendfile(transport, file, 0, 100_000))
+        await until(lambda: sending.done() or transport.get_write_buffer_size() > 65_536)
+        assert not sending.done()
+        await receive(loop, far, filled + 100_000)
+        assert await sending == 100_000
+        assert protocol.events == []
+        transport.close()
+        await protocol.lost.wait()
 
     run(loop, body())
 

@@ -195,6 +195,9 @@ impl Copying {
         };
         let block = stdlib::bytes()?.call([&block])?;
         self.target.method(names::write(), [&block])?;
+        // To look has a transport of ours send it now: who has to wait is to hear of it before the next block, which may
+        // come within the same job.
+        self.target.getattr(names::protocol_paused())?;
         if self.target.method(names::is_closing(), [])?.truth()? {
             return Err(Builtin::Connection.raise("Connection closed by peer"));
         }
