@@ -246,19 +246,19 @@ fn word(object: &Obj, offset: usize) -> Option<*mut c_void> {
 }
 
 /// A look at memory that may not be there: its first words, if the kernel can read them.
-fn peek(address: *const c_void) -> Option<[usize; LOOKED_AT]> {
+fn peek<const WORDS: usize>(address: *const c_void) -> Option<[usize; WORDS]> {
     if address.is_null() || !(address as usize).is_multiple_of(WORD) {
         return None;
     }
     let (mut reader, writer) = std::io::pipe().ok()?;
-    let mut bytes = [0; LOOKED_AT * WORD];
+    let mut bytes = vec![0; WORDS * WORD];
     // SAFETY: the kernel reads the memory, and fails if it cannot; nothing is dereferenced here.
     let written = unsafe { write(writer.as_raw_fd(), address, bytes.len()) };
     if usize::try_from(written).ok() != Some(bytes.len()) {
         return None;
     }
     reader.read_exact(&mut bytes).ok()?;
-    let mut words = [0; LOOKED_AT];
+    let mut words = [0; WORDS];
     for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(WORD)) {
         *word = usize::from_ne_bytes(bytes.try_into().unwrap_or_default());
     }
@@ -298,11 +298,12 @@ impl Probe {
             return Ok(None);
         };
         let raw_bios = [first, second];
-        if raw_bios.iter().any(|bio| peek(*bio).is_none()) {
+        if raw_bios.iter().any(|bio| peek::<1>(*bio).is_none()) {
             return Ok(None);
         }
         let wanted = raw_bios.map(|bio| bio as usize);
-        let inside = peek(ssl).is_some_and(|words| words.windows(2).any(|pair| pair == wanted));
+        let inside =
+            peek::<LOOKED_AT>(ssl).is_some_and(|words| words.windows(2).any(|pair| pair == wanted));
         Ok(inside.then_some(Self {
             connection,
             bios,
