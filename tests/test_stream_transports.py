@@ -702,6 +702,45 @@ class TestWriting:
         transport.abort()
         run_until(loop, lambda: protocol.calls[-1][0] == "lost")
 
+    @pytest.mark.parametrize("kind", ["native", "stdlib"])
+    def test_drain_waits_for_what_was_just_written(self, loop, aio, pair, kind):
+        streams = aio if kind == "native" else asyncio
+
+        async def write():
+            writer.write(bytes(100_000))
+            await writer.drain()
+            return writer.transport.get_write_buffer_size()
+
+        async def main():
+            nonlocal writer
+            _, writer = await streams.open_connection(sock=pair[0])
+            fill(pair[0])
+            writing = asyncio.ensure_future(write())
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert not writing.done()
+            while not writing.done():
+                take(pair[1])
+                await asyncio.sleep(0)
+            assert await writing <= 16_384
+            writer.close()
+            await writer.wait_closed()
+
+        writer = None
+        loop.run_until_complete(asyncio.wait_for(main(), 10))
+
+    def test_a_write_that_failed_is_known_at_once(self, loop, pair, connect):
+        transport = connect(protocol := Recorder())
+        transport.pause_reading()
+        pair[1].close()
+
+        def write():
+            transport.write(bytes(100_000))
+            return transport.is_closing()
+
+        assert in_callback(loop, write)
+        run_until(loop, lambda: protocol.calls[-1][0] == "lost")
+
     @pytest.mark.parametrize("way", ["fork", "write", "abort"])
     def test_a_pause_in_the_midst_of_several_flushes(self, loop, aio, way):
         """The bytes of a connection leave once, whatever the protocol of another one does when it is told to pause."""

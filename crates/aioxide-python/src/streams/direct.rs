@@ -16,7 +16,7 @@ pub(crate) struct DirectTransport {
     /// `close()`.
     pub close: fn(&Obj) -> PyRes<()>,
     /// `is_closing()`.
-    pub is_closing: fn(&Obj) -> bool,
+    pub is_closing: fn(&Obj) -> PyRes<bool>,
 }
 
 /// The native transport of streams.

@@ -163,7 +163,7 @@ impl Ref<StreamWriter> {
     fn is_closing(&self) -> PyRes {
         let transport = self.transport();
         match direct_transport(&transport) {
-            Some(direct) => Ok(Obj::bool((direct.is_closing)(&transport))),
+            Some(direct) => (direct.is_closing)(&transport).map(Obj::bool),
             None => transport.method(names::is_closing(), []),
         }
     }
