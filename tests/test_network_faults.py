@@ -964,7 +964,7 @@ def test_every_write_is_short(loop):
 
 
 def resident():
-    """The memory of this process in bytes, less what glibc keeps of what was freed, which depends on where the holes are."""
+    """The memory of this process in bytes, less what glibc keeps of what was freed: that depends on where holes are."""
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
     with open("/proc/self/statm") as file:
