@@ -741,6 +741,7 @@ class TestWriting:
         assert in_callback(loop, write)
         run_until(loop, lambda: protocol.calls[-1][0] == "lost")
 
+    @pytest.mark.filterwarnings("ignore:.*use of fork.*may lead to deadlocks:DeprecationWarning")
     @pytest.mark.parametrize("way", ["fork", "write", "abort"])
     def test_a_pause_in_the_midst_of_several_flushes(self, loop, aio, way):
         """The bytes of a connection leave once, whatever the protocol of another one does when it is told to pause."""
@@ -755,10 +756,10 @@ class TestWriting:
                     transport.write(b"more")
             elif way == "abort":
                 transports[1].abort()
-            elif os.fork() == 0:
-                signal.alarm(30)
+            elif child := os.fork():
+                os.waitpid(child, 0)
             else:
-                os.wait()
+                signal.alarm(30)
 
         protocols = [Recorder(pause=paused), Recorder(), Recorder()]
         transports = []
