@@ -265,7 +265,8 @@ impl<J: Clone> Selector<J> {
         Some(job)
     }
 
-    /// Gives the jobs of ready descriptors to `run`, of each event the reader first. `changes` is the count of changes when the wait began.
+    /// Gives the jobs of ready descriptors to `run`, of each event the reader first. `changes` is
+    /// the count of changes when the wait began.
     pub(crate) fn dispatch(
         &mut self,
         events: &[Event],

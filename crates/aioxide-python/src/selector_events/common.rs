@@ -11,8 +11,8 @@ use crate::events::{
     Direction, EventLoop, Handle, JobBody, LoopRef, leaves_the_loop, report_callback_error,
 };
 use crate::ffi::{
-    Builtin, ClassBuilder, Native, Obj, PyRes, Raised, Ref, Slot, Visit, copy_current_context,
-    finally, in_context, warn_resource, while_handling,
+    Args, Builtin, ClassBuilder, Native, Obj, PyRes, Raised, Ref, Slot, Visit,
+    copy_current_context, finally, in_context, warn_resource, while_handling,
 };
 use crate::{names, stdlib};
 
@@ -413,6 +413,26 @@ pub(crate) fn is_bytes_like(data: &Obj) -> bool {
 /// Is it an `OSError`?
 pub(crate) fn is_os_error(exception: &Obj) -> bool {
     Builtin::Os.is_class_of(exception)
+}
+
+/// The words that the repr of a transport over `file` begins with.
+pub(crate) fn first_words<T: Transport>(this: &Ref<T>, file: &Slot) -> Vec<String> {
+    let mut words = vec![this.obj().class_name()];
+    if file.is_none() {
+        words.push(String::from("closed"));
+    } else if this.parts().closing.get() {
+        words.push(String::from("closing"));
+    }
+    words.push(format!("fd={}", this.parts().fd.get()));
+    words
+}
+
+/// The message of `_fatal_error`: the second argument, or `default`.
+pub(crate) fn error_message(args: &Args<'_>, default: &str) -> PyRes<String> {
+    match args.get(1) {
+        Some(message) => message.to_str()?.text(),
+        None => Ok(String::from(default)),
+    }
 }
 
 /// Adds what every transport has in Python's eyes.

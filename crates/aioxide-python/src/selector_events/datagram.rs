@@ -22,8 +22,8 @@ use crate::{names, stdlib};
 
 use super::common::{
     Parts, Reading, Transport, begin, call_connection_lost, close_unclosed, count_lost_write,
-    has_open_loop, is_bytes_like, is_os_error, methods, name_of, reading_methods, report_fatal,
-    run_ready, schedule_connection_lost, unwatch, watch, would_wait,
+    error_message, first_words, has_open_loop, is_bytes_like, is_os_error, methods, name_of,
+    reading_methods, report_fatal, run_ready, schedule_connection_lost, unwatch, watch, would_wait,
 };
 use super::flow_control::{Buffered, WaterMarks, flow_methods, maybe_pause, maybe_resume};
 
@@ -607,13 +607,7 @@ impl Ref<DatagramTransport> {
 
     /// The repr.
     fn repr_text(&self) -> String {
-        let mut words = vec![self.obj().class_name()];
-        if self.sock.is_none() {
-            words.push(String::from("closed"));
-        } else if self.parts.closing.get() {
-            words.push(String::from("closing"));
-        }
-        words.push(format!("fd={}", self.parts.fd.get()));
+        let mut words = first_words(self, &self.sock);
         if has_open_loop(self) {
             let state = |watched: bool| if watched { "polling" } else { "idle" };
             words.push(format!("read={}", state(self.parts.reading.get())));
@@ -764,9 +758,6 @@ fn private(builder: ClassBuilder<DatagramTransport>) -> ClassBuilder<DatagramTra
 
 /// `_fatal_error`.
 fn fatal_error(this: &Ref<DatagramTransport>, args: &Args<'_>) -> PyRes<()> {
-    let message = match args.get(1) {
-        Some(message) => message.to_str()?.text()?,
-        None => String::from("Fatal error on transport"),
-    };
+    let message = error_message(args, "Fatal error on transport")?;
     this.fatal_error(args.req(0), &message)
 }

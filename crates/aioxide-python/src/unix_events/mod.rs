@@ -5,7 +5,7 @@ pub(crate) mod write_pipe;
 
 use crate::events::JobBody;
 use crate::ffi::{ClassBuilder, Obj, PyRes, Raised, Ref, Slot};
-use crate::selector_events::common::{Transport, call_connection_lost};
+use crate::selector_events::common::{Transport, call_connection_lost, error_message};
 use crate::{names, stdlib};
 
 /// A transport over a pipe.
@@ -79,18 +79,6 @@ fn open(pipe: &Obj, extra: Option<&Obj>, refused: &str) -> PyRes<OpenPipe> {
     })
 }
 
-/// The words that every repr begins with.
-fn first_words<T: PipeTransport>(this: &Ref<T>) -> Vec<String> {
-    let mut words = vec![this.obj().class_name()];
-    if this.pipe().is_none() {
-        words.push(String::from("closed"));
-    } else if this.parts().closing.get() {
-        words.push(String::from("closing"));
-    }
-    words.push(format!("fd={}", this.parts().fd.get()));
-    words
-}
-
 /// Adds what both have in Python's eyes.
 fn pipe_methods<T: PipeTransport>(builder: ClassBuilder<T>) -> ClassBuilder<T> {
     builder
@@ -98,10 +86,7 @@ fn pipe_methods<T: PipeTransport>(builder: ClassBuilder<T>) -> ClassBuilder<T> {
             "_fatal_error(self, exc, message='Fatal error on pipe transport')",
             "Reports an error and closes the transport.",
             |this, args| {
-                let message = match args.get(1) {
-                    Some(message) => message.to_str()?.text()?,
-                    None => String::from("Fatal error on pipe transport"),
-                };
+                let message = error_message(args, "Fatal error on pipe transport")?;
                 T::fatal_error(this, args.req(0), &message)
             },
         )

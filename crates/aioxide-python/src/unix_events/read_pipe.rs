@@ -9,14 +9,14 @@ use crate::ffi::{
     Class, ClassBuilder, Layout, Native, Obj, PyRes, Ref, Slot, Visit, finally, os_error_instance,
 };
 use crate::selector_events::common::{
-    Parts, Reading, Transport, begin, call_soon, close_unclosed, has_open_loop, is_os_error,
-    log_in_debug, methods, reading_methods, report_fatal, run_ready, schedule_connection_lost,
-    unwatch, would_wait,
+    Parts, Reading, Transport, begin, call_soon, close_unclosed, first_words, has_open_loop,
+    is_os_error, log_in_debug, methods, reading_methods, report_fatal, run_ready,
+    schedule_connection_lost, unwatch, would_wait,
 };
 use crate::streams::{self, StreamReader};
 use crate::{base_subprocess, names, stdlib};
 
-use super::{PipeTransport, first_words, open, pipe_methods};
+use super::{PipeTransport, open, pipe_methods};
 
 /// A transport that reads from a pipe.
 pub(crate) struct ReadPipeTransport {
@@ -199,7 +199,7 @@ impl Ref<ReadPipeTransport> {
 
     /// The repr.
     fn repr_text(&self) -> String {
-        let mut words = first_words(self);
+        let mut words = first_words(self, &self.pipe);
         words.push(String::from(if self.pipe.is_none() {
             "closed"
         } else if !has_open_loop(self) {

@@ -13,16 +13,16 @@ use crate::ffi::{
     os_error_instance,
 };
 use crate::selector_events::common::{
-    Chunk, Parts, Transport, begin, close_unclosed, count_lost_write, has_open_loop, is_bytes_like,
-    is_os_error, log_in_debug, methods, report_fatal, run_ready, schedule_connection_lost, unwatch,
-    watch, would_wait,
+    Chunk, Parts, Transport, begin, close_unclosed, count_lost_write, first_words, has_open_loop,
+    is_bytes_like, is_os_error, log_in_debug, methods, report_fatal, run_ready,
+    schedule_connection_lost, unwatch, watch, would_wait,
 };
 use crate::selector_events::flow_control::{
     Buffered, WaterMarks, flow_methods, maybe_pause, maybe_resume,
 };
 use crate::{names, stdlib};
 
-use super::{FileKind, PipeTransport, first_words, open, pipe_methods};
+use super::{FileKind, PipeTransport, open, pipe_methods};
 
 /// What became of data given to `write`.
 enum Accepted {
@@ -303,7 +303,7 @@ impl Ref<WritePipeTransport> {
 
     /// The repr.
     fn repr_text(&self) -> String {
-        let mut words = first_words(self);
+        let mut words = first_words(self, &self.pipe);
         if self.pipe.is_none() {
             words.push(String::from("closed"));
         } else if has_open_loop(self) {
